@@ -1,0 +1,237 @@
+"""The bake: requirements of all steps in, digests of images out. Equal things are done once, different things at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.documents import DocumentStore
+from prebuilt.core.errors import BakeError, BuildError, CancelledError, InvalidValueError, PrebuiltError
+from prebuilt.core.image_registry import ImageRegistry
+from prebuilt.core.lock import Lock
+from prebuilt.core.plan import plan_layers
+from prebuilt.core.platforms import Platform
+from prebuilt.core.progress import ImageProgress, Progress
+from prebuilt.core.requirements import Requirements
+from prebuilt.core.spec import BaseImage, Compression, ImageSpec
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Resolver(Protocol):
+    """Turns requirements into a lock. Concurrent calls are fine."""
+
+    def resolve(self, requirements: Requirements) -> Lock:
+        """Resolve anew, for the target of `requirements`.
+
+        Raises:
+            ResolveError: There is no solution; the message names the packages.
+        """
+
+
+class BaseImages(Protocol):
+    """Looks base images up. Concurrent calls are fine."""
+
+    def get(self, reference: str, platform: Platform) -> BaseImage:
+        """Return what `reference` is now, pinned to its digest for `platform`.
+
+        Raises:
+            BaseImageError: It is absent, for other platforms only, or no task could run in it.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepImage:
+    """One step that wants an image: its requirements (with the platform as the only fact of their target) and its base."""
+
+    step: str
+    requirements: Requirements
+    base_image: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BakedImage:
+    """An image that tasks can run in.
+
+    Attributes:
+        reference: What to pull: ``repository@sha256:…``, or the tag where the digest cannot be known.
+        descriptor: Of its manifest; None where the registry cannot be asked.
+        spec: What it was built from.
+        pull_config: Attributes for the compute decorator.
+        reused: Whether it was there already.
+    """
+
+    reference: str
+    descriptor: Descriptor | None
+    spec: ImageSpec
+    pull_config: Mapping[str, object]
+    reused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baker:
+    """Everything that a bake needs; :meth:`bake` may be called more than once.
+
+    Attributes:
+        documents: Where locks are kept; the registry's own, or a local folder where it has none.
+        refresh: Resolve anew even where a lock is kept, and keep the new one.
+        reuse: Whether an image that the registry already has is taken (``METAFLOW_PREBUILT_REGISTRY_CACHE``).
+        has_bytecode: Says whether bytecode can be made for a Python X.Y.
+    """
+
+    resolver: Resolver
+    bases: BaseImages
+    registry: ImageRegistry
+    builder: DockerBuildService
+    documents: DocumentStore
+    progress: Progress
+    compression: Compression = "zstd"
+    workers: int = 8
+    refresh: bool = False
+    reuse: bool = True
+    has_bytecode: Callable[[str], bool] = lambda _: True
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def bake(self, steps: Sequence[StepImage]) -> dict[str, BakedImage]:
+        """Return the image of each step, by step name.
+
+        Raises:
+            BakeError: At least one image failed. The others were stopped; what was pushed stays and is reused.
+        """
+        bases = self._each(
+            {(step.base_image, step.requirements.target.platform): step.step for step in steps},
+            lambda key, _: self.bases.get(*key),
+        )
+        wanted = {
+            step.step: (bases[step.base_image, step.requirements.target.platform], step.requirements) for step in steps
+        }
+        on_base = {name: (base, requirements.on(base)) for name, (base, requirements) in wanted.items()}
+        locks = self._each(
+            _by_value({name: requirements.req_id for name, (_, requirements) in on_base.items()}),
+            lambda req_id, _: self.lock(next(r for _, r in on_base.values() if r.req_id == req_id)),
+        )
+        specs = {name: self._spec(locks[requirements.req_id], base) for name, (base, requirements) in on_base.items()}
+        by_id = {spec.full_id: spec for spec in specs.values()}
+        titles = _by_value({name: spec.full_id for name, spec in specs.items()})
+        images = self._each(titles, lambda full_id, stop: self._image(by_id[full_id], titles[full_id], stop))
+        return {name: images[spec.full_id] for name, spec in specs.items()}
+
+    def lock(self, requirements: Requirements) -> Lock:
+        """Return the kept lock of `requirements`, or resolve and keep one."""
+        name = f"lock-{requirements.req_id}"
+        kept = None if self.refresh else self.documents.get(name)
+        if kept is not None:
+            try:
+                return Lock.parse(kept)
+            except InvalidValueError as error:
+                self.progress.note(f"prebuilt: a kept lock is not used: {error}")
+        lock = self.resolver.resolve(requirements)
+        self.documents.put(name, lock.to_bytes())
+        return lock
+
+    def _spec(self, lock: Lock, base: BaseImage) -> ImageSpec:
+        return ImageSpec(
+            lock=lock,
+            base=base,
+            bytecode=self.has_bytecode(lock.python_xy),
+            compression=self.compression,
+            labels=self.labels,
+        )
+
+    def _image(self, spec: ImageSpec, title: str, cancellation: Cancellation) -> BakedImage:
+        progress = self.progress.image(title)
+        try:
+            return self._ensure(spec, progress, cancellation)
+        except BaseException as error:
+            progress.failed("stopped" if isinstance(error, CancelledError) else str(error))
+            raise
+
+    def _ensure(self, spec: ImageSpec, progress: ImageProgress, cancellation: Cancellation) -> BakedImage:
+        registry, tag = self.registry, self.registry.push_tag(spec.env_id)
+        resolved_on = f"{spec.lock.resolved_at:%Y-%m-%d}"
+        if self.reuse:
+            there = registry.resolve(tag)
+            if there is not None or registry.image_exists(tag):
+                progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image is there")
+                return self._baked(spec, there, reused=True)
+        progress.state("building")
+        built = self.builder.build(
+            BuildRequest(
+                spec=spec,
+                plan=plan_layers(spec),
+                reference=tag,
+                credentials=registry.credentials(tag),
+                cancellation=cancellation,
+            ),
+            progress,
+        )
+        served = registry.resolve(tag)
+        if built is not None and served is not None and served.digest != built.digest:
+            raise BuildError(
+                f"check the image of {spec.full_id}",
+                at=tag,
+                reason=f"{built.digest} was pushed, the registry serves {served.digest}",
+                remedy="deploy again; if it happens again, something else writes to this repository",
+            )
+        progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image pushed")
+        return self._baked(spec, served or built, reused=False)
+
+    def _baked(self, spec: ImageSpec, descriptor: Descriptor | None, *, reused: bool) -> BakedImage:
+        tag = self.registry.pull_tag(spec.env_id)
+        reference = pinned(tag, descriptor.digest) if descriptor else tag
+        return BakedImage(
+            reference=reference,
+            descriptor=descriptor,
+            spec=spec,
+            pull_config=self.registry.pull_config(reference),
+            reused=reused,
+        )
+
+    def _each(self, work: Mapping[K, str], do: Callable[[K, Cancellation], V]) -> dict[K, V]:
+        """Do `do` for each key, at most `workers` at once; `work` gives the steps that a key is for."""
+        cancellation = Cancellation()
+        failures: dict[str, BaseException] = {}
+        with ThreadPoolExecutor(max_workers=min(self.workers, len(work)) or 1, thread_name_prefix="bake") as pool:
+            futures: dict[Future[V], K] = {pool.submit(_unless_cancelled, do, key, cancellation): key for key in work}
+            try:
+                pending = set(futures)
+                while pending:
+                    finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        error = future.exception()
+                        if error is not None and not isinstance(error, CancelledError):
+                            failures[work[futures[future]]] = error
+                            cancellation.cancel()
+            except BaseException:  # Ctrl-C above all: stop the others, then let it through
+                cancellation.cancel()
+                raise
+        if failures:
+            first = next(iter(failures.values()))
+            if not all(isinstance(error, PrebuiltError) for error in failures.values()):
+                raise next(error for error in failures.values() if not isinstance(error, PrebuiltError))
+            raise BakeError(failures) from first
+        return {key: future.result() for future, key in futures.items()}
+
+
+def _unless_cancelled(do: Callable[[K, Cancellation], V], key: K, cancellation: Cancellation) -> V:
+    cancellation.check()
+    return do(key, cancellation)
+
+
+def _by_value(names: Mapping[str, str]) -> dict[str, str]:
+    """Turn step → identity into identity → its steps, joined, in order."""
+    steps: dict[str, list[str]] = {}
+    for name, identity in names.items():
+        steps.setdefault(identity, []).append(name)
+    return {identity: ", ".join(names_of) for identity, names_of in steps.items()}
+
+
+def pinned(tag: str, digest: str) -> str:
+    """Return the reference `tag` with its tag replaced by `digest`: ``host:5000/repo:tag`` gives ``host:5000/repo@sha256:…``."""
+    head, slash, last = tag.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}@{digest}"

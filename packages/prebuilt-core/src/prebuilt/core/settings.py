@@ -1,0 +1,88 @@
+"""Settings: the environment first, then the Metaflow configuration profile."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prebuilt.core.errors import SettingError
+
+_FALSE = {"", "0", "false", "no", "off"}
+_TRUE = {"1", "true", "yes", "on"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Values by their name without ``METAFLOW_``: ``get("PREBUILT_BASE_IMAGE")``.
+
+    `environ` holds names with ``METAFLOW_``; `profile` holds the JSON of a Metaflow profile, in which both forms occur.
+    """
+
+    environ: Mapping[str, str]
+    profile: Mapping[str, Any]
+
+    @classmethod
+    def load(cls) -> Settings:
+        """Read the process environment and the profile that Metaflow would read.
+
+        Source: metaflow/metaflow_config_funcs.py (METAFLOW_HOME, METAFLOW_PROFILE)
+        """
+        home = Path(os.environ.get("METAFLOW_HOME") or "~/.metaflowconfig").expanduser()
+        profile = os.environ.get("METAFLOW_PROFILE")
+        path = home / (f"config_{profile}.json" if profile else "config.json")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise SettingError("METAFLOW_PROFILE", at=str(path), reason=str(error), remedy="mend the file") from error
+        return cls(dict(os.environ), data)
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """Return the value; an empty one counts as not set."""
+        full = f"METAFLOW_{name}"
+        for value in (self.environ.get(full), self.profile.get(full), self.profile.get(name)):
+            if value not in (None, ""):
+                return str(value)
+        return default
+
+    def require(self, name: str, *, why: str) -> str:
+        """Return the value.
+
+        Raises:
+            SettingError: It is not set; `why` says what needs it.
+        """
+        value = self.get(name)
+        if value is None:
+            full = f"METAFLOW_{name}"
+            raise SettingError(full, reason=f"it is not set, and {why}", remedy=f"set {full} or put it into your Metaflow profile")
+        return value
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Return a switch: 1/true/yes/on or 0/false/no/off. An environment variable that is set but empty is off."""
+        if self.environ.get(f"METAFLOW_{name}") == "":
+            return False
+        value = self.get(name)
+        if value is None:
+            return default
+        if value.lower() not in _TRUE | _FALSE:
+            raise SettingError(f"METAFLOW_{name}", reason=f"{value!r} is neither on nor off", remedy="set it to 1 or 0")
+        return value.lower() in _TRUE
+
+    def positive_int(self, name: str, *, default: int) -> int:
+        """Return a whole number above 0."""
+        value = self.get(name)
+        if value is None:
+            return default
+        if not value.isascii() or not value.isdigit() or int(value) == 0:
+            raise SettingError(f"METAFLOW_{name}", reason=f"{value!r} is not a whole number above 0")
+        return int(value)
+
+    def choice(self, name: str, choices: tuple[str, ...], *, default: str) -> str:
+        """Return one of `choices`."""
+        value = self.get(name, default) or default
+        if value not in choices:
+            raise SettingError(f"METAFLOW_{name}", reason=f"{value!r} is not one of {', '.join(choices)}")
+        return value

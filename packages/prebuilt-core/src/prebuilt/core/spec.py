@@ -1,0 +1,114 @@
+"""What is to be built: a lock on a base image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from prebuilt.core.canonical import content_id
+from prebuilt.core.descriptor import check_digest
+from prebuilt.core.lock import Lock
+from prebuilt.core.platforms import Platform
+
+PREFIX = "/opt/prebuilt/env"
+"""Where every image has its environment. Constant, so that a package's layer is the same bytes in all of them."""
+
+IMAGE_FORMAT = 1
+"""Raised when the same lock must give other bytes; part of every identity."""
+
+Compression = Literal["zstd", "gzip"]
+
+
+class EnvId(NamedTuple):
+    """What registries build a tag from. Identities are 40 hex digits; `arch` is conda's subdir, ``linux-64``."""
+
+    req_id: str
+    full_id: str
+    arch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasePython:
+    """An interpreter in a base image: its absolute path and full version, ``3.11.7``."""
+
+    path: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseImage:
+    """A base image as it was found in its registry.
+
+    Attributes:
+        reference: As the user wrote it: ``python:3.11-slim``.
+        repository: Where it is, without tag or digest, in the form that :func:`prebuilt.oci.open_repository` opens.
+        digest: Of its manifest for `platform`.
+        platform: That of the manifest.
+        layer_count: Layers it has.
+        glibc: Version of its C library, ``2.36``.
+        python: Its interpreter that is called ``python3``; None if there is none.
+    """
+
+    reference: str
+    repository: str
+    digest: str
+    platform: Platform
+    layer_count: int
+    glibc: str | None
+    python: BasePython | None
+
+    def __post_init__(self) -> None:
+        """Check the digest."""
+        check_digest(self.digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """Everything that decides an image's bytes.
+
+    Attributes:
+        lock: What is installed.
+        base: What it is installed on.
+        bytecode: Whether ``.pyc`` files are made.
+        compression: Of the layers that are added.
+        env: Environment variables that the image adds to its base's, without PATH.
+        labels: Labels that the image adds to its base's.
+    """
+
+    lock: Lock
+    base: BaseImage
+    bytecode: bool = True
+    compression: Compression = "zstd"
+    env: Mapping[str, str] = field(default_factory=lambda: {"METAFLOW_SKIP_INSTALL_DEPENDENCIES": "1"})
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Freeze the mappings."""
+        for name in ("env", "labels"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what decides the image's bytes; a lock is named by its content, a base by its digest."""
+        return {
+            "format": IMAGE_FORMAT,
+            "lock": self.lock.content_id,
+            "base": self.base.digest,
+            "platform": str(self.base.platform),
+            "bytecode": self.bytecode,
+            "compression": self.compression,
+            "env": dict(self.env),
+            "labels": dict(self.labels),
+        }
+
+    @cached_property
+    def full_id(self) -> str:
+        """Identity: 40 hex digits."""
+        return content_id(self.to_json())
+
+    @property
+    def env_id(self) -> EnvId:
+        """What registries build a tag from."""
+        return EnvId(self.lock.req_id, self.full_id, self.base.platform.subdir)
