@@ -103,23 +103,21 @@ class Baker:
         Raises:
             BakeError: At least one image failed. The others were stopped; what was pushed stays and is reused.
         """
-        bases = self._each(
-            {(step.base_image, step.requirements.target.platform): step.step for step in steps},
-            lambda key, _: self.bases.get(*key),
-        )
-        wanted = {
-            step.step: (bases[step.base_image, step.requirements.target.platform], step.requirements) for step in steps
-        }
-        on_base = {name: (base, requirements.on(base)) for name, (base, requirements) in wanted.items()}
+        places = {step.step: (step.base_image, step.requirements.target.platform) for step in steps}
+        bases = self._each(_titles(places), lambda place, _: self.bases.get(*place))
+        wanted = {step.step: step.requirements.on(bases[places[step.step]]) for step in steps}
+        by_req_id = {requirements.req_id: requirements for requirements in wanted.values()}
         locks = self._each(
-            _by_value({name: requirements.req_id for name, (_, requirements) in on_base.items()}),
-            lambda req_id, _: self.lock(next(r for _, r in on_base.values() if r.req_id == req_id)),
+            _titles({step: requirements.req_id for step, requirements in wanted.items()}),
+            lambda req_id, _: self.lock(by_req_id[req_id]),
         )
-        specs = {name: self._spec(locks[requirements.req_id], base) for name, (base, requirements) in on_base.items()}
-        by_id = {spec.full_id: spec for spec in specs.values()}
-        titles = _by_value({name: spec.full_id for name, spec in specs.items()})
-        images = self._each(titles, lambda full_id, stop: self._image(by_id[full_id], titles[full_id], stop))
-        return {name: images[spec.full_id] for name, spec in specs.items()}
+        specs = {
+            step: self._spec(locks[requirements.req_id], bases[places[step]]) for step, requirements in wanted.items()
+        }
+        by_full_id = {spec.full_id: spec for spec in specs.values()}
+        titles = _titles({step: spec.full_id for step, spec in specs.items()})
+        images = self._each(titles, lambda full_id, stop: self._image(by_full_id[full_id], titles[full_id], stop))
+        return {step: images[spec.full_id] for step, spec in specs.items()}
 
     def lock(self, requirements: Requirements) -> Lock:
         """Return the kept lock of `requirements`, or resolve and keep one."""
@@ -223,12 +221,12 @@ def _unless_cancelled(do: Callable[[K, Cancellation], V], key: K, cancellation: 
     return do(key, cancellation)
 
 
-def _by_value(names: Mapping[str, str]) -> dict[str, str]:
-    """Turn step → identity into identity → its steps, joined, in order."""
-    steps: dict[str, list[str]] = {}
-    for name, identity in names.items():
-        steps.setdefault(identity, []).append(name)
-    return {identity: ", ".join(names_of) for identity, names_of in steps.items()}
+def _titles(keys: Mapping[str, K]) -> dict[K, str]:
+    """Turn step → key into key → the names of its steps, joined, in order."""
+    steps: dict[K, list[str]] = {}
+    for step, key in keys.items():
+        steps.setdefault(key, []).append(step)
+    return {key: ", ".join(names) for key, names in steps.items()}
 
 
 def pinned(tag: str, digest: str) -> str:

@@ -77,7 +77,7 @@ class DockerBuildService(ABC):
     """
 
     @abstractmethod
-    def build_and_push(  # noqa: PLR0913 - the published signature
+    def build_and_push(
         self,
         dockerfile: str,
         context_files: dict[str, Any],

@@ -151,9 +151,7 @@ class BuildError(PrebuiltError):
         output: The last lines of the failed tool, oldest first; empty where no tool ran.
     """
 
-    def __init__(
-        self, tried: str, *, at: str = "", reason: str, remedy: str = "", output: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, tried: str, *, at: str = "", reason: str, remedy: str = "", output: Sequence[str] = ()) -> None:
         """Keep at most the last 50 lines of `output`."""
         self.output = tuple(redact(line) for line in output[-50:])
         super().__init__(tried, at=at, reason=reason, remedy=remedy)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -96,13 +96,12 @@ class Wheel:
 
 
 LockedPackage: TypeAlias = CondaPackage | Wheel
-_KINDS: dict[str, type[CondaPackage] | type[Wheel]] = {"conda": CondaPackage, "wheel": Wheel}
+_KINDS: dict[str, Callable[..., LockedPackage]] = {"conda": CondaPackage, "wheel": Wheel}
 
 
 def _read_package(data: Mapping[str, Any]) -> LockedPackage:
-    kind = _KINDS[data["kind"]]
-    known = {f.name for f in fields(kind)}
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    return _KINDS[data["kind"]](**values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,9 @@ def _plan(spec: ImageSpec, large_bytes: int, group_bytes: int) -> tuple[PlannedL
         members = [package for package in packages if package.role == "user" and package.kind == kind]
         small = [package for package in members if package.size_bytes < large_bytes]
         for group, group_members in _groups(small, group_bytes):
-            names = group_members[0].name if len(group_members) == 1 else f"{len(group_members)} small packages ({group})"
+            names = (
+                group_members[0].name if len(group_members) == 1 else f"{len(group_members)} small packages ({group})"
+            )
             layers.append(_layer(spec, names, group_members))
         layers.extend(_layer(spec, package.name, [package]) for package in members if package.size_bytes >= large_bytes)
     return tuple(layers)
@@ -126,7 +128,9 @@ def _layer(spec: ImageSpec, name: str, packages: Sequence[LockedPackage]) -> Pla
 def _interpreter_layer(spec: ImageSpec) -> PlannedLayer:
     python = spec.base.python
     if python is None:
-        raise InvalidValueError("an image spec", spec.base.reference, reason="the lock wants the base's Python; it has none")
+        raise InvalidValueError(
+            "an image spec", spec.base.reference, reason="the lock wants the base's Python; it has none"
+        )
     key = {"interpreter": [python.path, python.version], **_key_of_all(spec)}
     return PlannedLayer(key=content_id(key), name="interpreter", packages=(), kind="interpreter")
 
@@ -140,5 +144,3 @@ def _key_of_all(spec: ImageSpec) -> dict[str, object]:
         "bytecode": spec.bytecode,
         "compression": spec.compression,
     }
-
-

@@ -40,7 +40,7 @@ class PluginKind(Generic[T]):
     def installed(self) -> dict[str, EntryPoint]:
         """Return the installed ones by name; the first of a name wins. Nothing is imported."""
         found: dict[str, EntryPoint] = {}
-        for point in _listed(self.group):
+        for point in entry_points(group=self.group):
             found.setdefault(point.name, point)
         return dict(sorted(found.items()))
 
@@ -83,13 +83,15 @@ class PluginKind(Generic[T]):
         )
 
 
-def _listed(group: str) -> Iterable[EntryPoint]:
-    return entry_points(group=group)
-
-
 BUILD_SERVICES = PluginKind(
-    "builder", "metaflow_prebuilt.build_services", "METAFLOW_PREBUILT_BUILD_SERVICE", DockerBuildService
+    "builder",
+    "metaflow_prebuilt.build_services",
+    "METAFLOW_PREBUILT_BUILD_SERVICE",
+    DockerBuildService,  # type: ignore[type-abstract]
 )
 IMAGE_REGISTRIES = PluginKind(
-    "registry", "metaflow_prebuilt.image_registries", "METAFLOW_PREBUILT_IMAGE_REGISTRY", ImageRegistry
+    "registry",
+    "metaflow_prebuilt.image_registries",
+    "METAFLOW_PREBUILT_IMAGE_REGISTRY",
+    ImageRegistry,  # type: ignore[type-abstract]
 )

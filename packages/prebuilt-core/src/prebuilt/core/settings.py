@@ -57,7 +57,9 @@ class Settings:
         value = self.get(name)
         if value is None:
             full = f"METAFLOW_{name}"
-            raise SettingError(full, reason=f"it is not set, and {why}", remedy=f"set {full} or put it into your Metaflow profile")
+            raise SettingError(
+                full, reason=f"it is not set, and {why}", remedy=f"set {full} or put it into your Metaflow profile"
+            )
         return value
 
     def flag(self, name: str, *, default: bool) -> bool:

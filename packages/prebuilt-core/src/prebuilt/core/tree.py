@@ -13,7 +13,12 @@ from prebuilt.core.errors import InvalidValueError
 
 def check_tree_path(path: str) -> str:
     """Return `path` if it is relative, normalised, and stays inside its root."""
-    if not path or path.startswith("/") or posixpath.normpath(path) != path or path.split("/")[0] in {"..", "."}:
+    if (
+        not path
+        or path.startswith("/")
+        or posixpath.normpath(path) != path
+        or path.split("/", maxsplit=1)[0] in {"..", "."}
+    ):
         raise InvalidValueError("a path in a tree", path, reason="expected a normalised path relative to the root")
     return path
 

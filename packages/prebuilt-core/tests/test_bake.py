@@ -1,0 +1,308 @@
+"""The bake: once for equal things, at once for different ones, and every failure by name."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prebuilt.core.bake import Baker, StepImage, pinned
+from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.documents import FolderDocuments
+from prebuilt.core.errors import BakeError, BaseImageError, BuildError, CancelledError, RegistryError, ResolveError
+from prebuilt.core.image_registry import ImageRegistry
+from prebuilt.core.lock import Lock, Wheel
+from prebuilt.core.platforms import Platform
+from prebuilt.core.progress import LineProgress
+from prebuilt.core.requirements import Requirements
+from prebuilt.core.spec import BaseImage, EnvId
+
+
+@dataclass
+class Shelf(ImageRegistry):
+    """A registry in memory."""
+
+    images: dict[str, Descriptor] = field(default_factory=dict)
+    down: bool = False
+
+    def image_tag(self, env_id: EnvId) -> str:
+        """Name an image."""
+        return f"reg.example:5000/env:{env_id.full_id}"
+
+    def push_credentials(self) -> dict[str, Any]:
+        """Need none."""
+        return {}
+
+    def pull_config(self, pull_tag: str) -> dict[str, Any]:
+        """Say what was pulled."""
+        return {"image_pull_secrets": [pull_tag[:3]]}
+
+    def resolve(self, reference: str) -> Descriptor | None:
+        """Look on the shelf."""
+        if self.down:
+            raise RegistryError("ask", at=reference, reason="it is down", status=500)
+        return self.images.get(reference)
+
+
+@dataclass
+class Maker(DockerBuildService):
+    """A builder that puts a descriptor on the shelf, or does what a test says."""
+
+    shelf: Shelf
+    act: Callable[[BuildRequest], None] = lambda _: None
+    built: list[str] = field(default_factory=list)
+
+    def build_and_push(self, *_: Any, **__: Any) -> bool:
+        """Never called: `build` is overridden."""
+        raise AssertionError
+
+    def build(self, request: BuildRequest, progress: Any) -> Descriptor:
+        """Put a descriptor on the shelf."""
+        del progress
+        self.act(request)
+        self.built.append(request.spec.full_id)
+        digest = "sha256:" + request.spec.full_id.ljust(64, "0")
+        self.shelf.images[request.reference] = Descriptor(media_type="m", digest=digest, size=1)
+        return self.shelf.images[request.reference]
+
+
+@dataclass
+class Bakery:
+    """A baker with all its collaborators in reach."""
+
+    baker: Baker
+    shelf: Shelf
+    maker: Maker
+    resolved: list[str]
+    lines: list[str]
+
+
+@pytest.fixture
+def bakery(tmp_path: Path, base: BaseImage, lock_of: Callable[..., Lock], wheel: Callable[..., Wheel]) -> Bakery:
+    """Return a bakery in which everything works."""
+    resolved: list[str] = []
+    lines: list[str] = []
+
+    class Resolver:
+        def resolve(self, requirements: Requirements) -> Lock:
+            resolved.append(requirements.req_id)
+            if "nosuch" in requirements.pypi:
+                raise ResolveError("resolve nosuch", reason="unknown package")
+            packages = [wheel(name) for name in requirements.pypi]
+            return lock_of(*packages, req_id=requirements.req_id, target=requirements.target)
+
+    class Bases:
+        def get(self, reference: str, platform: Platform) -> BaseImage:
+            if reference == "absent":
+                raise BaseImageError("find the base image", at=reference, reason="there is none")
+            return replace(base, reference=reference, platform=platform)
+
+    shelf = Shelf()
+    maker = Maker(shelf)
+    baker = Baker(
+        resolver=Resolver(),
+        bases=Bases(),
+        registry=shelf,
+        builder=maker,
+        documents=FolderDocuments(tmp_path),
+        progress=LineProgress(lines.append),
+    )
+    return Bakery(baker, shelf, maker, resolved, lines)
+
+
+@pytest.fixture
+def step(requirements: Requirements) -> Callable[..., StepImage]:
+    """Return a maker of steps that want the named packages."""
+
+    def make(name: str, *packages: str, base_image: str = "python:3.11-slim") -> StepImage:
+        wanted = replace(requirements, pypi=dict.fromkeys(packages, ""))
+        return StepImage(step=name, requirements=wanted, base_image=base_image)
+
+    return make
+
+
+def test_equal_images_are_built_once(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """Three steps, two environments: two locks, two builds, and each step gets its digest."""
+    images = bakery.baker.bake([step("a", "x"), step("b", "x"), step("c", "y")])
+    assert len(bakery.resolved) == len(bakery.maker.built) == 2
+    assert images["a"] == images["b"] != images["c"]
+    assert images["a"].reference.startswith("reg.example:5000/env@sha256:")
+    assert images["a"].pull_config == {"image_pull_secrets": ["reg"]}
+    assert any(line.startswith("a, b: building") for line in bakery.lines)
+
+
+def test_a_second_bake_resolves_and_builds_nothing(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """The kept lock and the image that is there are used, and the lock's date is said."""
+    bakery.baker.bake([step("a", "x")])
+    again = bakery.baker.bake([step("a", "x")])
+    assert again["a"].reused
+    assert len(bakery.resolved) == len(bakery.maker.built) == 1
+    assert "locked 2026-11-23: image is there" in bakery.lines[-1]
+
+
+def test_refresh_resolves_anew_and_no_reuse_builds_anew(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """A refreshed lock with the same content still finds its image."""
+    bakery.baker.bake([step("a", "x")])
+    replace(bakery.baker, refresh=True).bake([step("a", "x")])
+    assert (len(bakery.resolved), len(bakery.maker.built)) == (2, 1)
+    replace(bakery.baker, reuse=False).bake([step("a", "x")])
+    assert (len(bakery.resolved), len(bakery.maker.built)) == (2, 2)
+
+
+def test_a_damaged_kept_lock_is_said_and_resolved_anew(
+    bakery: Bakery, step: Callable[..., StepImage], tmp_path: Path
+) -> None:
+    """It is not used, and not silently."""
+    bakery.baker.bake([step("a", "x")])
+    next(tmp_path.glob("lock-*")).write_bytes(b"{")
+    bakery.baker.bake([step("a", "x")])
+    assert len(bakery.resolved) == 2
+    assert any("kept lock is not used" in line for line in bakery.lines)
+
+
+def test_images_are_baked_at_once(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """Two different images wait for each other, which only works if both are under way."""
+    barrier = threading.Barrier(2, timeout=10)
+    bakery.maker.act = lambda _: (barrier.wait(), None)[1]
+    assert len(bakery.baker.bake([step("a", "x"), step("b", "y")])) == 2
+
+
+def test_the_first_failure_stops_the_rest_and_every_failure_is_named(
+    bakery: Bakery, step: Callable[..., StepImage]
+) -> None:
+    """One image fails; the one under way sees the cancellation; the queued ones never start."""
+    started = threading.Event()
+
+    def act(request: BuildRequest) -> None:
+        if request.spec.lock.packages[0].name == "bad":
+            assert started.wait(10)
+            raise BuildError("build bad", reason="compiler broke")
+        started.set()
+        assert request.cancellation.wait(10)
+        request.cancellation.check()
+
+    bakery.maker.act = act
+    steps = [step("good", "x"), step("bad", "bad"), *[step(f"later{n}", f"p{n}") for n in range(5)]]
+    with pytest.raises(BakeError, match="bad: tried to build bad: compiler broke") as failure:
+        replace(bakery.baker, workers=2).bake(steps)
+    assert list(failure.value.failures) == ["bad"]
+    assert bakery.maker.built == []
+    assert any("good: failed: stopped" in line for line in bakery.lines)
+
+
+def test_a_failed_resolution_names_its_steps_and_builds_nothing(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """The package and both steps are in the message."""
+    with pytest.raises(BakeError, match="a, b: tried to resolve nosuch"):
+        bakery.baker.bake([step("a", "nosuch"), step("b", "nosuch")])
+    assert bakery.maker.built == []
+
+
+def test_an_absent_base_image_is_named_before_anything_is_resolved(
+    bakery: Bakery, step: Callable[..., StepImage]
+) -> None:
+    """Nothing was resolved for the others."""
+    with pytest.raises(BakeError, match="a: tried to find the base image at absent"):
+        bakery.baker.bake([step("a", "x", base_image="absent"), step("b", "x")])
+    assert bakery.resolved == []
+
+
+def test_a_registry_that_cannot_be_asked_is_not_read_as_empty(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """The bake fails instead of building again."""
+    bakery.shelf.down = True
+    with pytest.raises(BakeError, match="it is down"):
+        bakery.baker.bake([step("a", "x")])
+    assert bakery.maker.built == []
+
+
+def test_a_registry_that_serves_something_else_than_was_pushed_is_an_error(
+    bakery: Bakery, step: Callable[..., StepImage]
+) -> None:
+    """The digest that was built and the one that is served must agree."""
+
+    class Liar(Maker):
+        def build(self, request: BuildRequest, progress: Any) -> Descriptor:
+            built = super().build(request, progress)
+            self.shelf.images[request.reference] = replace(built, digest="sha256:" + "f" * 64)
+            return built
+
+    with pytest.raises(BakeError, match="was pushed, the registry serves"):
+        replace(bakery.baker, builder=Liar(bakery.shelf)).bake([step("a", "x")])
+
+
+def test_a_registry_without_an_api_is_taken_at_its_word(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """With image_exists alone the tag itself is used, since no digest can be known."""
+
+    class Mute(Shelf):
+        def resolve(self, reference: str) -> None:
+            del reference
+
+        def image_exists(self, push_tag: str) -> bool:
+            return push_tag in self.images
+
+    mute = Mute()
+    baker = replace(bakery.baker, registry=mute, builder=Maker(mute))
+    first = baker.bake([step("a", "x")])["a"]
+    assert not first.reused
+    assert first.reference.startswith("reg.example:5000/env@sha256:")
+    second = baker.bake([step("a", "x")])["a"]
+    assert second.reused
+    assert second.reference.startswith("reg.example:5000/env:")
+
+
+def test_a_programming_error_is_not_dressed_up(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """What is not one of our errors comes out as it is."""
+
+    def act(_: BuildRequest) -> None:
+        raise ZeroDivisionError
+
+    bakery.maker.act = act
+    with pytest.raises(ZeroDivisionError):
+        bakery.baker.bake([step("a", "x")])
+
+
+def test_baking_nothing_gives_nothing(bakery: Bakery) -> None:
+    """A flow without requirements costs nothing."""
+    assert bakery.baker.bake([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ("host:5000/repo:tag", "host:5000/repo@sha256:x"),
+        ("repo:tag", "repo@sha256:x"),
+        ("oci:/folder/layout:tag", "oci:/folder/layout@sha256:x"),
+        ("host:5000/repo", "host:5000/repo@sha256:x"),
+    ],
+)
+def test_a_reference_is_pinned_by_replacing_its_tag(tag: str, expected: str) -> None:
+    """A port is no tag."""
+    assert pinned(tag, "sha256:x") == expected
+
+
+def test_cancelled_work_says_so() -> None:
+    """The flag is looked at, waited for and raised."""
+    cancellation = Cancellation()
+    cancellation.check()
+    assert not cancellation.wait(0)
+    cancellation.cancel()
+    with pytest.raises(CancelledError):
+        cancellation.check()
+
+
+def test_dates_are_those_of_the_lock(
+    bakery: Bakery, step: Callable[..., StepImage], lock_of: Callable[..., Lock], wheel: Callable[..., Wheel]
+) -> None:
+    """A lock that somebody else kept last year is used, and its date shown."""
+    wanted = step("a", "x")
+    requirements = wanted.requirements.on(bakery.baker.bases.get("python:3.11-slim", Platform.parse("linux/amd64")))
+    old = lock_of(wheel("x"), req_id=requirements.req_id, resolved_at=datetime(2025, 1, 2, tzinfo=timezone.utc))
+    bakery.baker.documents.put(f"lock-{requirements.req_id}", old.to_bytes())
+    bakery.baker.bake([wanted])
+    assert bakery.resolved == []
+    assert "locked 2025-01-02" in bakery.lines[-1]

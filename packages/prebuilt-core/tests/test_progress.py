@@ -1,0 +1,50 @@
+"""What users see."""
+
+from __future__ import annotations
+
+import io
+
+from prebuilt.core.progress import LineProgress, TerminalProgress
+
+
+def test_elsewhere_than_on_a_terminal_an_image_takes_two_lines() -> None:
+    """One when it starts, one when it is done; what is between is not said."""
+    lines: list[str] = []
+    image = LineProgress(lines.append).image("train")
+    image.state("building")
+    image.state("layer numpy")
+    image.add_total(10)
+    image.advance(10)
+    image.done("image pushed")
+    assert lines[0] == "train: building"
+    assert lines[1].startswith("train: image pushed (")
+    assert len(lines) == 2
+
+
+def test_a_failure_is_said() -> None:
+    """The line names image and reason."""
+    lines: list[str] = []
+    LineProgress(lines.append).image("train").failed("disk full")
+    assert lines == ["train: failed: disk full"]
+
+
+def test_on_a_terminal_live_lines_are_redrawn_and_finished_ones_stay() -> None:
+    """Bytes left are shown, lines fit the width, and at the end no live line is left."""
+    stream = io.StringIO()
+    progress = TerminalProgress(stream, width=lambda: 40)
+    one, two = progress.image("a"), progress.image("b" * 60)
+    progress._drawn_at_s = 0
+    one.add_total(5_000_000)
+    progress._drawn_at_s = 0
+    one.state("layer numpy")
+    assert "a: layer numpy, 5.0 MB left" in stream.getvalue()
+    assert max(len(line) for line in stream.getvalue().splitlines() if line.startswith("b")) < 40
+    one.advance(5_000_000)
+    progress.note("prebuilt: hello")
+    one.done("pushed")
+    two.failed("no")
+    text = stream.getvalue()
+    assert "prebuilt: hello\n" in text
+    last = text.rpartition("\x1b[J")[2]
+    assert last.endswith("failed: no\n")
+    assert last.count("\n") == 1

@@ -1,0 +1,125 @@
+"""Settings, cache folder, atomic files, retry policy."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from prebuilt.core.errors import SettingError, StorageError
+from prebuilt.core.retry import Backoff, parse_retry_after
+from prebuilt.core.settings import Settings
+from prebuilt.core.storage import atomic_file, cache_dir, read_if_there, write_atomically
+
+
+def settings(profile: dict[str, object] | None = None, **environ: str) -> Settings:
+    """Return settings with these values."""
+    return Settings({f"METAFLOW_{name}": value for name, value in environ.items()}, profile or {})
+
+
+def test_the_environment_wins_over_the_profile() -> None:
+    """Both forms of a name count in the profile; an empty value is none."""
+    assert settings({"PREBUILT_X": "p"}, PREBUILT_X="e").get("PREBUILT_X") == "e"
+    assert settings({"METAFLOW_PREBUILT_X": "p"}, PREBUILT_X="").get("PREBUILT_X") == "p"
+    assert settings().get("PREBUILT_X", "d") == "d"
+
+
+def test_the_profile_that_metaflow_would_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """METAFLOW_HOME and METAFLOW_PROFILE decide which file."""
+    monkeypatch.setenv("METAFLOW_HOME", str(tmp_path))
+    monkeypatch.delenv("METAFLOW_PROFILE", raising=False)
+    assert Settings.load().get("PREBUILT_Q") is None
+    (tmp_path / "config.json").write_text(json.dumps({"METAFLOW_PREBUILT_Q": "plain"}))
+    (tmp_path / "config_dev.json").write_text(json.dumps({"PREBUILT_Q": 7}))
+    assert Settings.load().get("PREBUILT_Q") == "plain"
+    monkeypatch.setenv("METAFLOW_PROFILE", "dev")
+    assert Settings.load().get("PREBUILT_Q") == "7"
+    (tmp_path / "config_dev.json").write_text("{")
+    with pytest.raises(SettingError, match=r"config_dev\.json"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("YES", True), ("off", False), ("", False)])
+def test_switches_are_read_as_documented(value: str, expected: bool) -> None:  # noqa: FBT001
+    """An empty environment variable switches off."""
+    assert settings(PREBUILT_S=value).flag("PREBUILT_S", default=not expected) is expected
+
+
+def test_malformed_settings_are_named() -> None:
+    """Each reader says which setting has which bad value."""
+    bad = settings(PREBUILT_S="maybe")
+    for read in (
+        lambda: bad.flag("PREBUILT_S", default=True),
+        lambda: bad.positive_int("PREBUILT_S", default=1),
+        lambda: bad.choice("PREBUILT_S", ("a", "b"), default="a"),
+    ):
+        with pytest.raises(SettingError, match=r"METAFLOW_PREBUILT_S.*'maybe'"):
+            read()
+    with pytest.raises(SettingError, match=r"METAFLOW_PREBUILT_MISSING.*registry needs it"):
+        bad.require("PREBUILT_MISSING", why="the registry needs it")
+    with pytest.raises(SettingError, match="'0'"):
+        settings(PREBUILT_N="0").positive_int("PREBUILT_N", default=1)
+    assert settings(PREBUILT_N="3").positive_int("PREBUILT_N", default=1) == 3
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The setting wins, then the platform's convention."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert cache_dir(settings(PREBUILT_CACHE_DIR=str(tmp_path / "c"))) == tmp_path / "c"
+    assert cache_dir(settings()) == tmp_path / "metaflow-prebuilt"
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    """The file appears whole or not at all."""
+    path = tmp_path / "f"
+    write_atomically(path, b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert [child.name for child in tmp_path.iterdir()] == ["f"]
+    assert read_if_there(path) == b"old"
+    assert read_if_there(tmp_path / "absent") is None
+
+
+def test_others_can_read_a_shared_cache(tmp_path: Path) -> None:
+    """Files are readable by all, whatever the writer's umask."""
+    write_atomically(tmp_path / "f", b"x")
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o644
+
+
+def test_storage_failures_say_what_to_do(tmp_path: Path) -> None:
+    """A folder that cannot be made, and a full disk, name the place and the reason."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="write x"):
+        write_atomically(tmp_path / "file" / "x", b"")
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("only Linux has /dev/full")
+    with (
+        pytest.raises(StorageError, match=r"No space left.*METAFLOW_PREBUILT_CACHE_DIR"),
+        atomic_file(tmp_path / "y"),
+        full.open("wb", buffering=0) as file,
+    ):
+        file.write(b"x")
+
+
+def test_waits_grow_with_jitter_up_to_a_limit() -> None:
+    """Four waits for five attempts, each at most twice the one before."""
+    assert list(Backoff(jitter=lambda: 1.0, limit_s=3).waits_s()) == [0.5, 1.0, 2.0, 3]
+    assert list(Backoff(attempts=1).waits_s()) == []
+
+
+def test_retry_after_is_read_in_both_forms() -> None:
+    """Seconds or a date; more than two minutes is cut; nonsense is none."""
+    assert parse_retry_after("7") == 7
+    assert parse_retry_after("9999") == 120
+    soon = parse_retry_after(format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30)))
+    assert soon is not None
+    assert 25 < soon <= 30
+    assert parse_retry_after("Mon, 01 Jan 2001 00:00:00 GMT") == 0
+    assert parse_retry_after("soon") is None
+    assert parse_retry_after(None) is None
