@@ -1,0 +1,24 @@
+"""What holds for every test of the repository."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tools import engines
+
+_ENGINES = frozenset(engines.marked(Path(__file__).parent))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where engines must be there, a test that skips for want of one fails."""
+    report = yield
+    wants_engine = any(item.get_closest_marker(engine) for engine in _ENGINES)
+    if report.skipped and wants_engine and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"under CI nothing is skipped for want of an engine: {report.longrepr}"
+    return report

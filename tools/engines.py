@@ -1,0 +1,29 @@
+"""Engines that integration tests need, as the tests' markers name them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tools.packages import read_toml
+
+_NOT_ENGINES = {"slow", "root"}
+
+
+def marked(root: Path) -> list[str]:
+    """Return the pytest markers that stand for an engine."""
+    markers = read_toml(root / "pyproject.toml")["tool"]["pytest"]["ini_options"]["markers"]
+    names = [marker.partition(":")[0] for marker in markers]
+    return [name for name in names if name not in _NOT_ENGINES]
+
+
+def tested(root: Path) -> list[str]:
+    """Return the engines that at least one test wants."""
+    return [engine for engine in marked(root) if test_files(root, engine)]
+
+
+def test_files(root: Path, engine: str) -> list[Path]:
+    """Return the test files that want `engine`."""
+    mark = re.compile(rf"\bmark\.{engine}\b")
+    files = [*root.glob("packages/*/tests/**/test_*.py"), *root.glob("tests/integration/**/test_*.py")]
+    return sorted(file for file in files if mark.search(file.read_text(encoding="utf-8")))
