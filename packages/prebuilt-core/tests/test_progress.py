@@ -22,10 +22,12 @@ def test_elsewhere_than_on_a_terminal_an_image_takes_two_lines() -> None:
 
 
 def test_a_failure_is_said() -> None:
-    """The line names image and reason."""
+    """The lines name the image; a note comes before the end."""
     lines: list[str] = []
-    LineProgress(lines.append).image("train").failed("disk full")
-    assert lines == ["train: failed: disk full"]
+    image = LineProgress(lines.append).image("train")
+    image.note("two packages own one file")
+    image.failed("disk full")
+    assert lines == ["train: two packages own one file", "train: failed: disk full"]
 
 
 def test_on_a_terminal_live_lines_are_redrawn_and_finished_ones_stay() -> None:
@@ -41,10 +43,12 @@ def test_on_a_terminal_live_lines_are_redrawn_and_finished_ones_stay() -> None:
     assert max(len(line) for line in stream.getvalue().splitlines() if line.startswith("b")) < 40
     one.advance(5_000_000)
     progress.note("prebuilt: hello")
+    one.note("careful")
     one.done("pushed")
     two.failed("no")
     text = stream.getvalue()
     assert "prebuilt: hello\n" in text
+    assert "a: careful\n" in text
     last = text.rpartition("\x1b[J")[2]
     assert last.endswith("failed: no\n")
     assert last.count("\n") == 1

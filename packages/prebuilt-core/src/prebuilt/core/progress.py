@@ -23,6 +23,9 @@ class ImageProgress(Protocol):
     def advance(self, size_bytes: int) -> None:
         """Report announced bytes as done."""
 
+    def note(self, text: str) -> None:
+        """Say one thing about this image that the user should know, once."""
+
     def done(self, text: str) -> None:
         """Finish well, with one line that says what came out."""
 
@@ -72,6 +75,9 @@ class _LineImage:
 
     def advance(self, size_bytes: int) -> None:
         pass
+
+    def note(self, text: str) -> None:
+        self._write(f"{self._title}: {text}")
 
     def done(self, text: str) -> None:
         self._write(f"{self._title}: {text} ({time.monotonic() - self._began_s:.1f} s)")
@@ -143,6 +149,9 @@ class _TerminalImage:
         with self._lock:
             self._done += size_bytes
         self._screen.changed()
+
+    def note(self, text: str) -> None:
+        self._screen.note(f"{self._title}: {text}")
 
     def done(self, text: str) -> None:
         self._screen.finish(self, f"{self._title}: {text} ({time.monotonic() - self._began_s:.1f} s)")
