@@ -89,7 +89,7 @@ def packaging(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types, strictly, of the installed packages and of the tools of this repository."""
-    install_built(session, *PACKAGES.values(), needs=(*HOUSE, "mypy"))
+    install_built(session, *PACKAGES.values(), needs=(*HOUSE, "mypy", "tomli"))
     modules = [f"--package={package.module}" for package in PACKAGES.values()]
     mypy = ("mypy", f"--config-file={ROOT / 'pyproject.toml'}", f"--cache-dir={ROOT / '.mypy_cache'}")
     with session.chdir(session.create_tmp()):  # away from the sources: what is installed is what is checked
