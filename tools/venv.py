@@ -96,14 +96,14 @@ def _empty(folder: Path) -> list[str]:
     """Make an empty environment; return the command that installs uv into it."""
     python = str(folder / "bin" / "python")
     with_pip = [python, "-m", "pip", "install", "--quiet", "uv"]
-    if _has("ensurepip") and _has("venv"):
+    if _can_import("ensurepip", "ensurepip.version()") and _can_import("venv"):
         _run(sys.executable, "-m", "venv", str(folder))
         return with_pip
     uv = shutil.which("uv")
     if uv is not None:
         _run(uv, "venv", "--quiet", "--python", sys.executable, str(folder))
         return [uv, "pip", "install", "--quiet", "--python", python, "uv"]
-    if _has("pip") and _has("venv"):
+    if _can_import("pip", "pip.__version__") and _can_import("venv"):
         _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
         return [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "uv"]
     if os.geteuid() == 0 and sys.executable.startswith("/usr/bin/") and shutil.which("apt-get"):
@@ -117,9 +117,9 @@ def _empty(folder: Path) -> list[str]:
     )
 
 
-def _has(module: str) -> bool:
+def _can_import(module: str, then: str = "") -> bool:
     """Ask the interpreter itself: Debian leaves parts of the standard library out."""
-    command = [sys.executable, "-c", f"import {module}"]
+    command = [sys.executable, "-c", f"import {module}; {then}"]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
