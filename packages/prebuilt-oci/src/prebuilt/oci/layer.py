@@ -1,0 +1,220 @@
+"""Layers: reproducible tars, compressed and hashed as they are written; and reading those that others wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, BinaryIO, NamedTuple, cast
+
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.errors import InvalidValueError, StorageError
+from prebuilt.core.spec import Compression
+from prebuilt.core.tree import DirectoryEntry, Entry, FileEntry, SymlinkEntry
+from prebuilt.oci import tar_header as tar
+from prebuilt.oci.compression import CHUNK_BYTES, ChunkReader, Compressor, decompress, layer_media_type, new_compressor
+from prebuilt.oci.merged_tree import merge_entries
+from prebuilt.oci.repository import Advance
+
+_PREFETCHED_ENTRIES = (
+    64  # enough to keep a few compilers of bytecode busy; what they made and nobody took yet is in memory
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenLayer:
+    """A layer that was written.
+
+    Attributes:
+        descriptor: Of the compressed bytes.
+        diff_id: Digest of the tar.
+        uncompressed_bytes: Size of the tar.
+        overlaps: Paths that more than one entry had, sorted. The last entry of each was written.
+    """
+
+    descriptor: Descriptor
+    diff_id: str
+    uncompressed_bytes: int
+    overlaps: tuple[str, ...]
+
+
+def write_layer(
+    entries: Sequence[Entry],
+    file: BinaryIO,
+    *,
+    compression: Compression,
+    level: int | None = None,
+    advance: Advance = lambda _: None,
+    check: Callable[[], None] = lambda: None,
+) -> WrittenLayer:
+    """Write a layer of `entries`, whose paths are relative to the root of the image, to `file`; return what it became.
+
+    Equal trees give equal bytes: sorted, owner 0:0, time 0, modes 0o755, 0o644 and (links) 0o777, parents made where they are
+    missing. Contents are streamed, and prefetched 64 entries ahead. Layers can be written from several threads at once: Python's
+    lock is free while a chunk is hashed and compressed.
+
+    Args:
+        entries: In the order in which packages were installed: of those with one path, the last one is written.
+        file: Where to; neither sought in nor closed.
+        compression: How the layer is compressed.
+        level: Of the compression; None for the default, which every layer that is to be shared must have.
+        advance: Told of bytes of the uncompressed tar, in all `uncompressed_bytes`.
+        check: Called before each entry and chunk; stops the work by raising.
+
+    Raises:
+        InvalidValueError: There are no entries, or they do not make a tree: see :func:`~prebuilt.oci.merged_tree.merge_entries`.
+        StorageError: A content's length was not its size.
+        OSError: `file` could not be written or a content not read; the caller knows where they are.
+    """
+    if not entries:
+        raise InvalidValueError("a layer", "", reason="it has no entries, and no image may have an empty layer")
+    tree = merge_entries(entries)
+    stream = _LayerStream(file, new_compressor(compression, level), advance, check)
+    executables = {entry.path for entry in tree.entries if isinstance(entry, FileEntry) and entry.executable}
+    for entry in _prefetched(tree.entries):
+        check()
+        _write_entry(entry, stream, executables)
+    stream.write(tar.END_OF_ARCHIVE)
+    stream.finish()
+    return WrittenLayer(
+        descriptor=Descriptor(
+            media_type=layer_media_type(compression), digest=stream.digest, size=stream.compressed_bytes
+        ),
+        diff_id=stream.diff_id,
+        uncompressed_bytes=stream.uncompressed_bytes,
+        overlaps=tree.overlaps,
+    )
+
+
+def _prefetched(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield the entries; before each, contents up to 64 entries ahead have been told to get ready."""
+    ahead = iter(entries)
+    for position, entry in enumerate(entries):
+        for coming in islice(ahead, 1 if position else _PREFETCHED_ENTRIES):
+            if isinstance(coming, FileEntry):
+                coming.content.prefetch()
+        yield entry
+
+
+def _write_entry(entry: Entry, stream: _LayerStream, executables: AbstractSet[str]) -> None:
+    if isinstance(entry, FileEntry):
+        size = entry.content.size
+        stream.write(tar.tar_header(entry.path, tar.REGULAR, mode=0o755 if entry.executable else 0o644, size=size))
+        _copy(entry, size, stream)
+        stream.write(tar.padding(size))
+    elif isinstance(entry, DirectoryEntry):
+        stream.write(tar.tar_header(entry.path, tar.DIRECTORY, mode=0o755))
+    elif isinstance(entry, SymlinkEntry):
+        stream.write(tar.tar_header(entry.path, tar.SYMLINK, mode=0o777, link=entry.target))
+    else:
+        mode = 0o755 if entry.target in executables else 0o644  # runtimes may set it anew when they make the link
+        stream.write(tar.tar_header(entry.path, tar.HARDLINK, mode=mode, link=entry.target))
+
+
+def _copy(entry: FileEntry, size: int, stream: _LayerStream) -> None:
+    """Copy exactly `size` bytes."""
+    left = size
+    with entry.content.open() as source:
+        while left and (data := source.read(min(left, CHUNK_BYTES))):
+            stream.write(data)
+            left -= len(data)
+        is_longer = not left and source.read(1)
+    if left or is_longer:
+        reason = f"{size} bytes were announced, and {'more' if is_longer else size - left} came"
+        raise StorageError(
+            "write a layer", at=entry.path, reason=reason, remedy="deploy again; the file changed meanwhile"
+        )
+
+
+class _LayerStream:
+    """Bytes of a tar in; gathered into chunks, hashed, compressed, hashed again and written."""
+
+    def __init__(self, file: BinaryIO, compressor: Compressor, advance: Advance, check: Callable[[], None]) -> None:
+        self._file, self._compressor, self._advance, self._check = file, compressor, advance, check
+        self._diff, self._compressed = hashlib.sha256(), hashlib.sha256()
+        self._chunk = memoryview(bytearray(CHUNK_BYTES))
+        self._filled = 0
+        self.uncompressed_bytes = self.compressed_bytes = 0
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._compressed.hexdigest()}"
+
+    @property
+    def diff_id(self) -> str:
+        return f"sha256:{self._diff.hexdigest()}"
+
+    def write(self, data: bytes) -> None:
+        start = 0
+        while start < len(data):
+            count = min(len(data) - start, CHUNK_BYTES - self._filled)
+            self._chunk[self._filled : self._filled + count] = data[start : start + count]
+            self._filled += count
+            start += count
+            if self._filled == CHUNK_BYTES:
+                self._flush()
+
+    def finish(self) -> None:
+        self._flush()
+        self._put(self._compressor.flush())
+
+    def _flush(self) -> None:
+        self._check()
+        full = self._chunk[: self._filled]
+        self._diff.update(full)
+        self._put(self._compressor.compress(full))
+        self.uncompressed_bytes += self._filled
+        self._advance(self._filled)
+        self._filled = 0
+
+    def _put(self, compressed: bytes) -> None:
+        self._compressed.update(compressed)
+        self._file.write(compressed)
+        self.compressed_bytes += len(compressed)
+
+
+class LayerMember(NamedTuple):
+    """One member of a layer's tar, and its bytes if it is a regular file, to be read before the next member is asked for."""
+
+    info: tarfile.TarInfo
+    content: IO[bytes] | None
+
+
+def read_layer(chunks: Iterator[bytes], media_type: str) -> Iterator[LayerMember]:
+    """Yield the members of a layer (gzip, zstd or plain), in order, in bounded memory.
+
+    After the last member the rest of `chunks` is taken, so that whoever checks them against their digest gets to the end.
+
+    Raises:
+        InvalidValueError: It is not a layer, or it is damaged.
+    """
+    pieces = decompress(chunks, media_type)
+    try:
+        with open_layer_tar(pieces) as archive:
+            while (info := archive.next()) is not None:
+                yield LayerMember(info, archive.extractfile(info) if info.isreg() else None)
+    except tarfile.TarError as error:
+        raise InvalidValueError("a layer", media_type, reason=f"it is damaged: {error}") from error
+    for _ in pieces:
+        pass
+
+
+class _OnePassTar(tarfile.TarFile):
+    """A tar that is read once, and forgets the members that it has passed; tarfile would keep them all."""
+
+    members: list[tarfile.TarInfo]
+
+    def next(self) -> tarfile.TarInfo | None:
+        self.members.clear()
+        return super().next()
+
+
+def open_layer_tar(pieces: Iterator[bytes]) -> tarfile.TarFile:
+    """Return a tar to be iterated once, in bounded memory, of what :func:`~prebuilt.oci.compression.decompress` yields.
+
+    `pieces` may have a rest after the tar's end; a caller who wants it checked takes it.
+    """
+    return _OnePassTar.open(fileobj=cast("BinaryIO", ChunkReader(pieces)), mode="r|", bufsize=CHUNK_BYTES)
