@@ -10,9 +10,10 @@ from typing import Protocol, TypeVar
 from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.documents import DocumentStore
-from prebuilt.core.errors import BakeError, BuildError, CancelledError, InvalidValueError, PrebuiltError
+from prebuilt.core.errors import BakeError, BuildError, CancelledError, PrebuiltError
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.lock import Lock
+from prebuilt.core.locks import Locks, Resolver
 from prebuilt.core.plan import plan_layers
 from prebuilt.core.platforms import Platform
 from prebuilt.core.progress import ImageProgress, Progress
@@ -21,17 +22,6 @@ from prebuilt.core.spec import BaseImage, Compression, ImageSpec
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-class Resolver(Protocol):
-    """Turns requirements into a lock. Concurrent calls are fine."""
-
-    def resolve(self, requirements: Requirements) -> Lock:
-        """Resolve anew, for the target of `requirements`.
-
-        Raises:
-            ResolveError: There is no solution; the message names the packages.
-        """
 
 
 class BaseImages(Protocol):
@@ -121,16 +111,8 @@ class Baker:
 
     def lock(self, requirements: Requirements) -> Lock:
         """Return the kept lock of `requirements`, or resolve and keep one."""
-        name = f"lock-{requirements.req_id}"
-        kept = None if self.refresh else self.documents.get(name)
-        if kept is not None:
-            try:
-                return Lock.parse(kept)
-            except InvalidValueError as error:
-                self.progress.note(f"prebuilt: a kept lock is not used: {error}")
-        lock = self.resolver.resolve(requirements)
-        self.documents.put(name, lock.to_bytes())
-        return lock
+        locks = Locks(resolver=self.resolver, documents=self.documents, progress=self.progress, refresh=self.refresh)
+        return locks.get(requirements)
 
     def _spec(self, lock: Lock, base: BaseImage) -> ImageSpec:
         return ImageSpec(
