@@ -1,0 +1,1 @@
+"""Container runs of an image, on this machine."""
