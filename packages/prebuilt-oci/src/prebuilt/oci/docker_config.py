@@ -1,0 +1,252 @@
+"""Credentials as ``docker login`` and ``podman login`` left them: in files, or with a credential helper."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prebuilt.core.credentials import Credentials
+from prebuilt.core.errors import SettingError, UnauthorizedError
+from prebuilt.core.storage import read_if_there
+
+_DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+_DOCKER_HUB_HOSTS = ("index.docker.io", "docker.io", "registry-1.docker.io")
+_HELPER_TIMEOUT_S = 60.0
+_NOT_FOUND = "credentials not found"  # Source: docker-credential-helpers/credentials/error.go
+_IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - the user name by which a helper says that its secret is a token
+
+LoginKind = Literal["password", "identity", "registry"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Credentials with what they are and where they are from.
+
+    Attributes:
+        kind: ``password`` is a user name with a password, ``identity`` a refresh token for the registry's token service,
+            ``registry`` a token to show to the registry itself.
+        origin: For messages; never holds the secret.
+    """
+
+    credentials: Credentials
+    kind: LoginKind
+    origin: str
+
+    @classmethod
+    def explicit(cls, credentials: Credentials) -> Login:
+        """Return what a caller gave; a secret without a user name is an identity token."""
+        return cls(
+            credentials=credentials,
+            kind="password" if credentials.username else "identity",
+            origin="the registry plugin",
+        )
+
+    def __str__(self) -> str:
+        """Return whose credentials these are and where they are from."""
+        user = f"user {self.credentials.username!r}" if self.credentials.username else f"the {self.kind} token"
+        return f"{user} from {self.origin}{', which have expired' if self.credentials.is_expired else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoginFile:
+    """One ``config.json`` or ``auth.json``.
+
+    Source: https://docs.docker.com/reference/cli/docker/login/ and containers-auth.json(5)
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> LoginFile | None:
+        """Return the file; None if there is none.
+
+        Raises:
+            SettingError: It is not a JSON object.
+        """
+        text = read_if_there(path)
+        if text is None:
+            return None
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise SettingError("registry logins", at=str(path), reason=str(error), remedy="mend the file") from error
+        if not isinstance(data, dict):
+            raise SettingError(
+                "registry logins", at=str(path), reason="it is not a JSON object", remedy="mend the file"
+            )
+        return cls(path, data)
+
+    def find(self, host: str, repository: str) -> Login | None:
+        """Return the login for `repository` at `host`, or None.
+
+        Raises:
+            UnauthorizedError: The helper that the file names for it failed.
+            SettingError: What the file has for it cannot be read.
+        """
+        helper, field = self._helper(host)
+        if helper:
+            found = ask_helper(helper, _DOCKER_HUB_KEY if _is_docker_hub(host) else host, f"{field} of {self.path}")
+            if found is not None:
+                return found
+        for key in _keys(host, repository):
+            for name, entry in self._section("auths").items():
+                if _normal(name) == key and isinstance(entry, dict):
+                    found = self._entry(name, entry)
+                    if found is not None:
+                        return found
+        return None
+
+    def _section(self, name: str) -> dict[str, Any]:
+        section = self.data.get(name) or {}
+        return section if isinstance(section, dict) else {}
+
+    def _helper(self, host: str) -> tuple[str, str]:
+        helpers = {_normal(name): str(helper) for name, helper in self._section("credHelpers").items()}
+        for name in _DOCKER_HUB_HOSTS if _is_docker_hub(host) else (host,):
+            if helpers.get(name):
+                return helpers[name], "credHelpers"
+        return str(self.data.get("credsStore") or ""), "credsStore"
+
+    def _entry(self, name: str, entry: Mapping[str, Any]) -> Login | None:
+        origin = str(self.path)
+        user, password = str(entry.get("username") or ""), str(entry.get("password") or "")
+        if entry.get("auth"):
+            user, password = self._decode(name, str(entry["auth"]))
+        kinds: tuple[tuple[LoginKind, str], ...] = (
+            ("registry", str(entry.get("registrytoken") or "")),
+            ("identity", str(entry.get("identitytoken") or "")),
+            ("password", password if user else ""),
+        )
+        for kind, secret in kinds:
+            if secret:
+                return Login(credentials=Credentials(username=user, secret=secret), kind=kind, origin=origin)
+        return None
+
+    def _decode(self, name: str, auth: str) -> tuple[str, str]:
+        try:
+            user, _, password = base64.b64decode(auth, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise SettingError(
+                f"auths.{name}.auth",
+                at=str(self.path),
+                reason="it is not base64 of user:password",
+                remedy=f"run `docker login {name}` again",
+            ) from error
+        return user, password.rstrip("\0")  # Docker strips them, too: an old client padded
+
+
+def find_login(host: str, repository: str, environ: Mapping[str, str]) -> Login | None:
+    """Return the login for a repository from Docker's file, else from Podman's; None if neither has one.
+
+    Args:
+        host: ``host[:port]`` as references have it: ``docker.io``.
+        repository: Its path there; Podman's file may hold logins for parts of a registry.
+        environ: The process environment.
+
+    Raises:
+        UnauthorizedError: A credential helper failed.
+        SettingError: A file cannot be read.
+    """
+    for path in login_files(environ):
+        file = LoginFile.read(path)
+        found = file.find(host, repository) if file else None
+        if found is not None:
+            return found
+    return None
+
+
+def login_files(environ: Mapping[str, str]) -> list[Path]:
+    """Return the files that may hold logins, first to last; they need not exist.
+
+    Raises:
+        SettingError: ``REGISTRY_AUTH_FILE`` names a file that is not there.
+    """
+    home = Path(environ.get("HOME") or Path.home())
+    docker = Path(environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
+    named = environ.get("REGISTRY_AUTH_FILE")
+    if named:
+        if not Path(named).is_file():
+            raise SettingError("REGISTRY_AUTH_FILE", at=named, reason="no such file", remedy="log in, or unset it")
+        return [docker, Path(named)]
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "containers" / "auth.json"
+    if sys.platform == "darwin":
+        return [docker, config]
+    runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") / "containers" / "auth.json"
+    return [docker, runtime, config]
+
+
+def ask_helper(name: str, server: str, origin: str) -> Login | None:
+    """Return what ``docker-credential-NAME get`` has for `server`; None if it says that it has nothing.
+
+    Raises:
+        UnauthorizedError: It is not installed, failed, hung, or said something else.
+
+    Source: https://github.com/docker/docker-credential-helpers#development
+    """
+    command = f"docker-credential-{name}"
+
+    def failure(reason: str) -> UnauthorizedError:
+        return UnauthorizedError(
+            f"ask {command} (from {origin}) for credentials for {server}",
+            reason=reason,
+            remedy=f"mend the helper, or remove it from {origin}",
+        )
+
+    try:
+        done = subprocess.run(
+            [command, "get"], input=server.encode(), capture_output=True, timeout=_HELPER_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError as error:
+        raise failure("it is not installed, or not on PATH") from error
+    except OSError as error:
+        raise failure(error.strerror or str(error)) from error
+    except subprocess.TimeoutExpired as error:
+        raise failure(f"no answer within {_HELPER_TIMEOUT_S:.0f} s") from error
+    if done.returncode != 0:
+        said = " ".join((done.stdout + b"\n" + done.stderr).decode(errors="replace").split())
+        if _NOT_FOUND in said.lower():
+            return None
+        raise failure(f"it failed with status {done.returncode}: {said[-500:] or 'it said nothing'}")
+    return _helper_login(done.stdout, f"{command} ({origin})", failure)
+
+
+def _helper_login(output: bytes, origin: str, failure: Callable[[str], UnauthorizedError]) -> Login | None:
+    try:
+        answer = json.loads(output)
+        user, secret = str(answer.get("Username") or ""), str(answer.get("Secret") or "")
+    except (ValueError, AttributeError) as error:
+        # The output is in no message: it may hold the secret.
+        raise failure("its answer is not the JSON object that the protocol wants") from error
+    if not secret:
+        return None
+    if user == _IDENTITY_TOKEN_USER:
+        return Login(credentials=Credentials(username="", secret=secret), kind="identity", origin=origin)
+    return Login(credentials=Credentials(username=user, secret=secret), kind="password", origin=origin)
+
+
+def _is_docker_hub(host: str) -> bool:
+    return host in _DOCKER_HUB_HOSTS
+
+
+def _keys(host: str, repository: str) -> Iterator[str]:
+    """Yield what a login may be filed under, most specific first."""
+    parts = repository.split("/") if repository else []
+    for name in _DOCKER_HUB_HOSTS if _is_docker_hub(host) else (host,):
+        for length in range(len(parts), -1, -1):
+            yield "/".join((name, *parts[:length]))
+
+
+def _normal(key: str) -> str:
+    """Return a key without its scheme, its slash at the end and the API version that old Docker wrote."""
+    bare = key.partition("://")[2] or key
+    bare = bare.rstrip("/")
+    return bare.removesuffix("/v1").removesuffix("/v2")

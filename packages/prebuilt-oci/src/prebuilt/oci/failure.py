@@ -1,0 +1,159 @@
+"""Errors out of what a registry answered, or did not."""
+
+from __future__ import annotations
+
+import http
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prebuilt.core.errors import (
+    ForbiddenError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnreachableError,
+    UnauthorizedError,
+)
+from prebuilt.oci.config import CA_SETTING, INSECURE_SETTING
+
+_DOCKER_HUB_API = "docker.io"
+_MAX_MESSAGE_LENGTH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An answer that was not wanted.
+
+    Attributes:
+        tried: What was being done.
+        method: HTTP method.
+        url: As sent; shown without its query, which may hold a signature.
+        status: HTTP status.
+        body: The beginning of the body.
+        account: Who was asking, in words.
+    """
+
+    tried: str
+    method: str
+    url: str
+    status: int
+    body: bytes = b""
+    account: str = ""
+
+    @property
+    def place(self) -> str:
+        """``METHOD URL``."""
+        return place(self.method, self.url)
+
+    def first_error(self) -> tuple[str, str]:
+        """Return code and message of the first error of the body; both are empty where there is none.
+
+        Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
+        """
+        try:
+            data = json.loads(self.body)
+        except ValueError:
+            return "", ""
+        if not isinstance(data, dict):
+            return "", ""
+        errors = data.get("errors")
+        if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+            first = errors[0]
+            detail = first.get("detail")
+            message = str(first.get("message") or (detail if isinstance(detail, str) else ""))
+            return str(first.get("code") or ""), message[:_MAX_MESSAGE_LENGTH]
+        # Token services have a form of their own (RFC 6749, section 5.2), or Docker Hub's.
+        message = data.get("error_description") or data.get("details") or data.get("message") or data.get("error") or ""
+        return "", str(message)[:_MAX_MESSAGE_LENGTH]
+
+    def to_error(self) -> RegistryError:
+        """Return the error for the status."""
+        code, message = self.first_error()
+        if self.status == http.HTTPStatus.TOO_MANY_REQUESTS or code == "TOOMANYREQUESTS":
+            return self._error(RateLimitedError, code, message, _rate_limit_remedy(self.url))
+        if self.status == http.HTTPStatus.UNAUTHORIZED:
+            remedy = f"check that the repository exists, and log in: docker login {_login_host(self.url)}"
+            return self._error(UnauthorizedError, code, message, remedy)
+        if self.status == http.HTTPStatus.FORBIDDEN:
+            return self._error(ForbiddenError, code, message, "ask for the right to do this, or use another account")
+        if self.status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            remedy = "raise the size limit of the registry or of the proxy before it"
+            return self._error(RegistryError, code, message, remedy)
+        if self.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            return self._error(RegistryError, code, message, "try again later, or ask those who run the registry")
+        return self._error(RegistryError, code, message, "")
+
+    def _error(self, kind: type[RegistryError], code: str, message: str, remedy: str) -> RegistryError:
+        account = "" if not self.account or kind not in {UnauthorizedError, ForbiddenError} else f" ({self.account})"
+        return kind(
+            self.tried,
+            at=self.place,
+            reason=f"{self.status} {': '.join(filter(None, (code, message))) or _phrase(self.status)}{account}",
+            remedy=remedy,
+            status=self.status,
+            code=code,
+        )
+
+
+def place(method: str, url: str) -> str:
+    """Return ``METHOD URL`` without the query."""
+    return f"{method} {url.partition('?')[0]}"
+
+
+def unreachable(tried: str, method: str, url: str, error: Exception) -> RegistryUnreachableError:
+    """Return the error for a request that got no answer."""
+    reason = str(error) or type(error).__name__
+    if _is_tls_failure(error):
+        host = url.partition("://")[2].partition("/")[0]
+        remedy = f"name your certificate authorities in {CA_SETTING} or put them into certs.d/{host}/ca.crt"
+        if "WRONG_VERSION_NUMBER" in reason:
+            remedy = f"if it speaks plain HTTP, and that is meant, name {host} in {INSECURE_SETTING}"
+        return RegistryUnreachableError(tried, at=place(method, url), reason=f"TLS: {reason}", remedy=remedy)
+    remedy = "check the name, the network and the proxy settings"
+    return RegistryUnreachableError(tried, at=place(method, url), reason=reason, remedy=remedy)
+
+
+def is_final(error: Exception) -> bool:
+    """Return whether trying again cannot help: an untrusted certificate, a host that does not exist."""
+    return _is_tls_failure(error) or any(
+        isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME for cause in _causes(error)
+    )
+
+
+def _is_tls_failure(error: Exception) -> bool:
+    return any(isinstance(cause, ssl.SSLError) and not _is_cut(cause) for cause in _causes(error))
+
+
+def _is_cut(error: ssl.SSLError) -> bool:
+    """Return whether the other side merely went away."""
+    return isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen = 0
+    while error is not None and seen < 10:  # noqa: PLR2004 - deeper than any chain of the HTTP client
+        yield error
+        error, seen = error.__cause__ or error.__context__, seen + 1
+
+
+def _phrase(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return "unknown status"
+
+
+def _login_host(url: str) -> str:
+    host = url.partition("://")[2].partition("/")[0]
+    return "" if host.endswith(_DOCKER_HUB_API) else host
+
+
+def _rate_limit_remedy(url: str) -> str:
+    if url.partition("://")[2].partition("/")[0].endswith(_DOCKER_HUB_API):
+        return (
+            "Docker Hub limits how many images one address or account may pull in some hours: log in (docker login), wait,"
+            " or set METAFLOW_PREBUILT_BASE_IMAGE to a copy in your own registry"
+        )
+    return "wait a while, log in if you have not (logged-in accounts are often allowed more), or lower the concurrency"

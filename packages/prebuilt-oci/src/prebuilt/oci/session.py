@@ -1,0 +1,137 @@
+"""A conversation with one registry: authenticated, tried again where that may help, shared by all of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx2
+
+from prebuilt.core.credentials import Credentials
+from prebuilt.core.retry import Backoff
+from prebuilt.core.settings import Settings
+from prebuilt.oci.auth import Authenticator
+from prebuilt.oci.config import NetworkConfig
+from prebuilt.oci.docker_config import Login, find_login
+from prebuilt.oci.retrying import Sleep, with_retries
+from prebuilt.oci.transport import Answer, Call, Wire, origin_of, read_answer, refuse
+
+_UNAUTHORIZED = 401
+
+
+class Session:
+    """Requests to one registry. Concurrent calls are fine."""
+
+    def __init__(self, base_url: str, wire: Wire, find: Authenticator, *, backoff: Backoff, sleep: Sleep) -> None:
+        """Talk to the registry at `base_url`."""
+        self.base_url = base_url
+        self.backoff, self.sleep = backoff, sleep
+        self._wire, self._authenticator = wire, find
+        self._origin = origin_of(base_url)
+
+    def request(self, call: Call) -> Answer:
+        """Send `call`, again where that may help, and return the whole answer.
+
+        Raises:
+            RegistryError: The answer was not wanted, or none came.
+        """
+        return with_retries(lambda: self.request_once(call), backoff=self.backoff, sleep=self.sleep)
+
+    def request_once(self, call: Call) -> Answer:
+        """Send `call` without another try, but for one with credentials if the registry asks for them.
+
+        Raises:
+            TransientError: Another try may help.
+            RegistryError: It cannot.
+        """
+        return read_answer(call, self._open_once(call))
+
+    @contextlib.contextmanager
+    def stream(self, call: Call) -> Iterator[httpx2.Response]:
+        """Send `call`, again where that may help, and give the answer with its body unread."""
+        response = with_retries(lambda: self._open_once(call), backoff=self.backoff, sleep=self.sleep)
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def _open_once(self, call: Call) -> httpx2.Response:
+        is_ours = origin_of(call.url) == self._origin
+        response, shown = self._open_authorized(call, is_ours=is_ours)
+        if response.status_code == _UNAUTHORIZED and is_ours and _origin(response) == self._origin:
+            challenges = response.headers.get_list("WWW-Authenticate")
+            if self._authenticator.challenged(challenges, shown):
+                response.close()
+                response, _ = self._open_authorized(call, is_ours=True)
+        if response.status_code in call.wanted:
+            return response
+        raise refuse(call, response, self._authenticator.account)
+
+    def _open_authorized(self, call: Call, *, is_ours: bool) -> tuple[httpx2.Response, str | None]:
+        authorization = self._authenticator.authorization(call.scopes) if is_ours else None
+        return self._wire.open(call, authorization), authorization
+
+
+def _origin(response: httpx2.Response) -> tuple[str, str]:
+    return origin_of(str(response.url))
+
+
+@dataclass(frozen=True, slots=True)
+class _SessionKey:
+    host: str
+    repository: str
+    credentials: Credentials | None
+    config: NetworkConfig
+    login_places: tuple[str | None, ...]
+    backoff: Backoff
+    sleep: Sleep
+
+
+_LOGIN_VARIABLES = ("HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "PATH")
+_sessions: dict[_SessionKey, Session] = {}
+_sessions_lock = threading.Lock()
+
+
+def shared_session(
+    host: str, repository: str, settings: Settings, *, credentials: Credentials | None, backoff: Backoff, sleep: Sleep
+) -> Session:
+    """Return this process's session for a repository, so that a token is fetched once and not for each object."""
+    places = tuple(map(settings.environ.get, _LOGIN_VARIABLES))
+    key = _SessionKey(host, repository, credentials, NetworkConfig.from_settings(settings), places, backoff, sleep)
+    with _sessions_lock:
+        if key not in _sessions:
+            _sessions[key] = new_session(
+                host, repository, settings, credentials=credentials, backoff=backoff, sleep=sleep
+            )
+        return _sessions[key]
+
+
+def new_session(
+    host: str,
+    repository: str,
+    settings: Settings,
+    *,
+    credentials: Credentials | None,
+    backoff: Backoff,
+    sleep: Sleep,
+    transport: httpx2.BaseTransport | None = None,
+) -> Session:
+    """Return a session of its own; `transport` takes the place of the shared connections."""
+    config = NetworkConfig.from_settings(settings)
+    wire = Wire(config, transport)
+
+    def login() -> Login | None:
+        return Login.explicit(credentials) if credentials else find_login(host, repository, settings.environ)
+
+    def fetch(call: Call, authorization: str | None) -> Answer:
+        def once() -> Answer:
+            response = wire.open(call, authorization)
+            if response.status_code in call.wanted:
+                return read_answer(call, response)
+            raise refuse(call, response, "")
+
+        return with_retries(once, backoff=backoff, sleep=sleep)
+
+    return Session(config.base_url(host), wire, Authenticator(login, fetch), backoff=backoff, sleep=sleep)
