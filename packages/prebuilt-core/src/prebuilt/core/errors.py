@@ -8,6 +8,7 @@
     ├── InvalidValueError       a value type was given something it cannot be
     ├── ResolveError            requirements have no solution, or no usable file
     ├── FetchError              a package file could not be downloaded
+    ├── PackageError            a package file is malformed, or does what is refused
     ├── DigestMismatchError     bytes are not what their digest says
     ├── BaseImageError          the base image cannot serve
     ├── RegistryError           a registry (or layout) answered with a failure
@@ -97,6 +98,10 @@ class ResolveError(PrebuiltError):
 
 class FetchError(PrebuiltError):
     """A package file could not be downloaded."""
+
+
+class PackageError(PrebuiltError):
+    """A package file is malformed, or does what is refused: writes outside its prefix, or needs a script to be run."""
 
 
 class DigestMismatchError(PrebuiltError):
