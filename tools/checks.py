@@ -12,7 +12,7 @@ from tools import machine, venv
 
 # Cheap ones first: what is wrong most often is said soonest.
 SESSIONS = ("lint", "typing", "packaging", "tests", "integration", "docs", "demo")
-_NEEDS = ("nox[uv]>=2025.5.1", "tomli>=2; python_version < '3.11'")
+_NEEDS = ("nox[uv]>=2025.5.1",)
 _SESSION = re.compile(r"^nox > Running session (?P<name>.+)$")
 _RESULT = re.compile(r"^nox > \* (?P<name>.+?): (?P<result>\w+)")
 _PYTEST = re.compile(r"^=+ (?P<counts>(?:\d+ [a-z]+(?:, )?)+) in (?P<time>\S+)")

@@ -112,3 +112,14 @@ def closure(wanted: Iterable[Package], known: Iterable[Package]) -> list[Package
     for package in wanted:
         add(package)
     return list(ordered.values())
+
+
+def main(names: list[str]) -> None:
+    """Print the options with which pip and uv install `names` and what they need, from their folders."""
+    packages = all_packages()
+    for package in closure([packages[name] for name in names], packages.values()):
+        print(f"--editable={package.folder}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

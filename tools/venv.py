@@ -19,6 +19,7 @@ from tools import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 _MADE_WITH = "made-with"
+_FIRST = ("uv", "tomli>=2; python_version < '3.11'")
 
 # uv does not read pip's configuration. What a user has told pip, such as a company's index, is told to uv.
 _PIP_TO_UV = {
@@ -57,19 +58,19 @@ class Environment:
         return subprocess.run([str(program), *command[1:]], check=False, cwd=ROOT, env=dict(self.variables)).returncode
 
 
-def ensure(purpose: str, requirements: Sequence[str]) -> Environment:
-    """Return an environment that has `requirements` and uv, made if it is not there yet.
+def ensure(purpose: str, requirements: Sequence[str] = (), packages: Sequence[str] = ()) -> Environment:
+    """Return an environment that has uv, `requirements` and the named `packages` of this repository, made if it is not there yet.
 
     Raises:
         NoEnvironmentError: It cannot be made; the message says what to do.
     """
     folder = ROOT / ".cache" / f"{purpose}-{sys.version_info.major}.{sys.version_info.minor}"
-    wanted = _fingerprint(requirements)
+    wanted = _fingerprint([*requirements, *packages])
     stamp = folder / _MADE_WITH
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         print(f"Making a virtual environment in {folder.relative_to(ROOT)} (once).", flush=True)
         _make(folder)
-        _install(folder, requirements)
+        _install(folder, [*requirements, *_editables(folder, packages)])
         stamp.write_text(wanted, encoding="utf-8")
     return Environment(folder, _variables(folder))
 
@@ -95,17 +96,17 @@ def _make(folder: Path) -> None:
 def _empty(folder: Path) -> list[str]:
     """Make an empty environment; return the command that installs uv into it."""
     python = str(folder / "bin" / "python")
-    with_pip = [python, "-m", "pip", "install", "--quiet", "uv"]
+    with_pip = [python, "-m", "pip", "install", "--quiet", *_FIRST]
     if _can_import("ensurepip", "ensurepip.version()") and _can_import("venv"):
         _run(sys.executable, "-m", "venv", str(folder))
         return with_pip
     uv = shutil.which("uv")
     if uv is not None:
         _run(uv, "venv", "--quiet", "--python", sys.executable, str(folder))
-        return [uv, "pip", "install", "--quiet", "--python", python, "uv"]
+        return [uv, "pip", "install", "--quiet", "--python", python, *_FIRST]
     if _can_import("pip", "pip.__version__") and _can_import("venv"):
         _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
-        return [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "uv"]
+        return [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *_FIRST]
     if os.geteuid() == 0 and sys.executable.startswith("/usr/bin/") and shutil.which("apt-get"):
         print("This Python cannot make virtual environments; installing python3-venv.", flush=True)
         machine.apt_get_install(f"python3.{sys.version_info.minor}-venv")
@@ -127,8 +128,16 @@ def _run(*command: str) -> None:
     subprocess.run(command, check=True)
 
 
+def _editables(folder: Path, packages: Sequence[str]) -> list[str]:
+    """Return what installs `packages` and those that they need; asked of the new environment, which can read TOML."""
+    command = [str(folder / "bin" / "python"), "-m", "tools.packages", *packages]
+    return subprocess.run(command, check=True, cwd=ROOT, text=True, stdout=subprocess.PIPE).stdout.splitlines()
+
+
 def _install(folder: Path, requirements: Sequence[str]) -> None:
     command = [str(folder / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
+    if not requirements:
+        return
     result = subprocess.run([*command, *requirements], check=False, cwd=ROOT, env=_variables(folder))
     if result.returncode != 0:
         raise NoEnvironmentError(f"cannot install {' '.join(requirements)}: see the lines above")
