@@ -1,0 +1,109 @@
+"""A real BuildKit daemon on loopback, built from its Go module the first time and kept in the cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prebuilt.core.settings import Settings
+from prebuilt.core.storage import cache_dir
+from prebuilt.testing.engines.process import EngineError, find_program, free_port, running
+
+VERSION = "v0.34.2"
+
+_CONFIG = """\
+root = "{folder}/root"
+insecure-entitlements = ["network.host"]
+[grpc]
+  address = ["{address}"]
+[worker.oci]
+  enabled = true
+  binary = "{runc}"
+  networkMode = "host"
+[worker.containerd]
+  enabled = false
+[registry."{registry}"]
+  http = true
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildKit:
+    """A daemon that is up: the path of ``buildctl`` and the daemon's address."""
+
+    buildctl: Path
+    address: str
+
+
+def engine_cache() -> Path:
+    """Return the folder that keeps engines which take minutes to build: ``PREBUILT_ENGINE_CACHE``, else in the user's cache."""
+    configured = os.environ.get("PREBUILT_ENGINE_CACHE")
+    return Path(configured) if configured else cache_dir(Settings.load()) / "engines"
+
+
+def buildkit_programs() -> Path:
+    """Return the folder that has ``buildkitd`` and ``buildctl``; builds them from the Go module cache if it has not.
+
+    Takes some six minutes on two processors the first time.
+
+    Raises:
+        EngineError: There is no Go, or the build failed.
+    """
+    folder = engine_cache() / f"buildkit-{VERSION}"
+    if not (folder / "buildctl").exists():
+        _build(folder)
+    return folder
+
+
+def _build(folder: Path) -> None:
+    go = find_program("go", brought_by="install Go 1.26 or newer")
+    module = f"github.com/moby/buildkit@{VERSION}"
+    found = subprocess.run([go, "mod", "download", "-json", module], capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise EngineError(f"download {module}", reason=found.stderr or found.stdout)
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    # Inside its own folder the module is the main one, so that its replace directives count.
+    built = subprocess.run(
+        [go, "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", f"-o={unfinished}/", "./cmd/buildctl", "./cmd/buildkitd"],
+        cwd=json.loads(found.stdout)["Dir"],
+        env={**os.environ, "CGO_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        shutil.rmtree(unfinished)
+        raise EngineError(f"build {module}", reason=built.stderr)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+@contextlib.contextmanager
+def buildkit_daemon(folder: Path, *, registry: str) -> Iterator[BuildKit]:
+    """Give a daemon whose state is below `folder` and that speaks plain HTTP with `registry`. Needs root.
+
+    Raises:
+        EngineError: Go or runc is not installed, or the daemon does not start.
+    """
+    programs = buildkit_programs()
+    runc = find_program("runc", brought_by="apt-get install runc")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "buildkitd.toml"
+    config.write_text(_CONFIG.format(folder=folder, address=address, runc=runc, registry=registry), encoding="utf-8")
+    buildctl = programs / "buildctl"
+
+    def answers() -> bool:
+        command = [str(buildctl), "--addr", address, "debug", "workers"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    command = [str(programs / "buildkitd"), "--config", str(config)]
+    with running(command, log=folder / "buildkitd.log", ready=answers):
+        yield BuildKit(buildctl=buildctl, address=address)

@@ -1,0 +1,44 @@
+"""A real registry: the distribution project's, as a process on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from prebuilt.testing.engines.process import find_program, free_port, running
+
+_CONFIG = """\
+version: 0.1
+log: {{level: warn}}
+storage:
+  filesystem: {{rootdirectory: "{folder}/data"}}
+  delete: {{enabled: true}}
+http: {{addr: "{host}"}}
+"""
+
+
+@contextlib.contextmanager
+def distribution_registry(folder: Path) -> Iterator[str]:
+    """Give ``127.0.0.1:port`` of an empty registry whose data is below `folder`.
+
+    Raises:
+        EngineError: The program ``docker-registry`` is not installed.
+    """
+    program = find_program("docker-registry", brought_by="apt-get install docker-registry")
+    host = f"127.0.0.1:{free_port()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "registry.yml"
+    config.write_text(_CONFIG.format(folder=folder, host=host), encoding="utf-8")
+    with running([program, "serve", str(config)], log=folder / "registry.log", ready=lambda: _answers(host)):
+        yield host
+
+
+def _answers(host: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{host}/v2/", timeout=1) as response:  # noqa: S310 - our own server
+            return bool(response.status == 200)  # noqa: PLR2004 - HTTP
+    except (urllib.error.URLError, OSError):
+        return False
