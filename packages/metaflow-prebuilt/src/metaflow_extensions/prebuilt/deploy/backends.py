@@ -1,0 +1,59 @@
+"""Which builder and which registry are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prebuilt.core.build_service import DockerBuildService
+from prebuilt.core.image_registry import ImageRegistry
+from prebuilt.core.plugins import BUILD_SERVICES, IMAGE_REGISTRIES
+from prebuilt.core.progress import Progress
+from prebuilt.core.settings import Settings
+
+BUILD_SERVICE, IMAGE_REGISTRY = "PREBUILT_BUILD_SERVICE", "PREBUILT_IMAGE_REGISTRY"
+DEFAULT_BUILD_SERVICE, DEFAULT_IMAGE_REGISTRY = "docker", "dockerhub"
+EMBEDDED_BUILD_SERVICE, EMBEDDED_IMAGE_REGISTRY = "native", "layout"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backends:
+    """A builder and a registry."""
+
+    builder: DockerBuildService
+    registry: ImageRegistry
+
+
+def choose_backends(settings: Settings, progress: Progress) -> Backends:
+    """Return what the settings name, or the documented default, or what is embedded where the default cannot work.
+
+    What is set is never overridden. One line says when the embedded ones step in.
+
+    Raises:
+        PluginError: What is set is not installed or cannot be made.
+    """
+    registry = settings.get(IMAGE_REGISTRY)
+    builder = settings.get(BUILD_SERVICE)
+    notes = []
+    if registry is None:
+        registry = DEFAULT_IMAGE_REGISTRY if _docker_hub_is_configured(settings) else EMBEDDED_IMAGE_REGISTRY
+        if registry == EMBEDDED_IMAGE_REGISTRY:
+            notes.append(f"images are kept in a folder of this machine; METAFLOW_{IMAGE_REGISTRY} names a registry")
+    if builder is None:
+        # A daemon cannot push into a folder, so the embedded registry brings the embedded builder with it.
+        can_docker = registry != EMBEDDED_IMAGE_REGISTRY and DEFAULT_BUILD_SERVICE in BUILD_SERVICES.installed()
+        builder = DEFAULT_BUILD_SERVICE if can_docker else EMBEDDED_BUILD_SERVICE
+        if builder == EMBEDDED_BUILD_SERVICE:
+            notes.append(f"they are built without Docker; METAFLOW_{BUILD_SERVICE} names another builder")
+    if notes:
+        progress.note(f"prebuilt: {'; '.join(notes)}")
+    return Backends(builder=BUILD_SERVICES.get(builder), registry=IMAGE_REGISTRIES.get(registry))
+
+
+def registry_is_chosen(settings: Settings) -> bool:
+    """Return whether somebody said where images are kept."""
+    return settings.get(IMAGE_REGISTRY) is not None
+
+
+def _docker_hub_is_configured(settings: Settings) -> bool:
+    installed = DEFAULT_IMAGE_REGISTRY in IMAGE_REGISTRIES.installed()
+    return installed and settings.get("PREBUILT_DOCKERHUB_USER") is not None

@@ -1,0 +1,230 @@
+"""What the launch process does before the first task: images for steps that run elsewhere, environments for those that run here."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metaflow_extensions.prebuilt.deploy.backends import IMAGE_REGISTRY, Backends, choose_backends, registry_is_chosen
+from metaflow_extensions.prebuilt.deploy.base_image import base_image
+from metaflow_extensions.prebuilt.deploy.errors import clean_errors
+from metaflow_extensions.prebuilt.deploy.requirements import image_requirements, local_requirements
+from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
+from prebuilt.core.bake import BakedImage, Baker, BaseImages, StepImage
+from prebuilt.core.documents import DocumentStore, FolderDocuments
+from prebuilt.core.errors import SettingError
+from prebuilt.core.locks import Locks, Resolver
+from prebuilt.core.platforms import Platform
+from prebuilt.core.progress import LineProgress, Progress, TerminalProgress
+from prebuilt.core.requirements import Requirements
+from prebuilt.core.settings import Settings
+from prebuilt.core.storage import cache_dir
+
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepToDeploy:
+    """One step of a flow.
+
+    Attributes:
+        asked: What it asks for; None for a step that keeps its image.
+        compute: The decorator that sends it elsewhere; None if it runs here as it is.
+    """
+
+    name: str
+    asked: Asked | None
+    compute: Any | None
+
+    @property
+    def leaves_this_machine(self) -> bool:
+        """Whether other machines must be able to pull the image."""
+        return self.compute is not None and self.compute.name != "container"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """What came out, by step name: references of images, paths of interpreters on this machine."""
+
+    images: Mapping[str, str]
+    interpreters: Mapping[str, str]
+
+
+def deploy(
+    steps: Sequence[StepToDeploy], *, datastore_type: str, refresh: bool, echo: Callable[..., None], quiet: bool
+) -> Deployed:
+    """Bake and make what `steps` need; their compute decorators name their images afterwards.
+
+    Raises:
+        PrebuiltEnvironmentException: Something failed; the message says what was tried, why it failed and what to do.
+    """
+    with clean_errors():
+        settings, progress = Settings.load(), _progress(echo, quiet=quiet)
+        deployment = Deployment(
+            settings=settings,
+            datastore_type=datastore_type,
+            refresh=refresh or settings.flag("PREBUILT_REFRESH", default=False),
+            progress=progress,
+            resolver=_resolver(settings, progress),
+        )
+        return deployment.deploy(steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """Everything that a deployment needs but the steps."""
+
+    settings: Settings
+    datastore_type: str
+    refresh: bool
+    progress: Progress
+    resolver: Resolver
+
+    def deploy(self, steps: Sequence[StepToDeploy]) -> Deployed:
+        """See :func:`deploy`; raises errors of ``prebuilt`` as they are."""
+        elsewhere = [step for step in steps if step.compute is not None]
+        here = {step.name: step.asked for step in steps if step.compute is None and step.asked}
+        backends = self._backends(elsewhere)
+        documents = (backends.registry.documents() if backends else None) or self._local_documents()
+        baked = self._bake(elsewhere, backends, documents) if backends else {}
+        pinned = self._pin(
+            [step for step in elsewhere if step.asked is None and not step.leaves_this_machine], documents
+        )
+        for step in elsewhere:
+            if step.name in baked:
+                set_image(step.compute, baked[step.name])
+            elif step.name in pinned:
+                step.compute.attributes["image"] = pinned[step.name]  # type: ignore[union-attr]
+        images = {name: image.reference for name, image in baked.items()} | pinned
+        return Deployed(images=images, interpreters=self._make_environments(here, documents))
+
+    def _backends(self, elsewhere: Sequence[StepToDeploy]) -> Backends | None:
+        """Return builder and registry if images are to be baked, or if locks have a chosen place to be kept at."""
+        baking = [step for step in elsewhere if step.asked]
+        if not baking and not registry_is_chosen(self.settings):
+            return None
+        backends = choose_backends(self.settings, self.progress)
+        leaving = [step.name for step in baking if step.leaves_this_machine]
+        if leaving and not backends.registry.is_reachable_from_cluster():
+            raise SettingError(
+                f"METAFLOW_{IMAGE_REGISTRY}",
+                reason=f"images are kept in a folder of this machine, where {_named(leaving)} cannot pull them",
+                remedy=f"set METAFLOW_{IMAGE_REGISTRY} to a registry that the cluster reaches, or run with --with container",
+            )
+        return backends
+
+    def _bake(
+        self, elsewhere: Sequence[StepToDeploy], backends: Backends, documents: DocumentStore
+    ) -> dict[str, BakedImage]:
+        images = [self._step_image(step.name, step.asked, step.compute) for step in elsewhere if step.asked]
+        if not images:
+            return {}
+        baker = Baker(
+            resolver=self.resolver,
+            bases=_bases(self.settings, documents),
+            registry=backends.registry,
+            builder=backends.builder,
+            documents=documents,
+            progress=self.progress,
+            compression="gzip" if self._compression() == "gzip" else "zstd",
+            workers=self.settings.positive_int("PREBUILT_BUILD_WORKERS", default=min(len(images), _MOST_WORKERS)),
+            refresh=self.refresh,
+            reuse=self.settings.flag("PREBUILT_REGISTRY_CACHE", default=True),
+            has_bytecode=_has_interpreter,
+        )
+        return baker.bake(images)
+
+    def _step_image(self, name: str, asked: Asked, compute: Any) -> StepImage:
+        if "image" not in compute.attributes:
+            raise SettingError(
+                f"the image of step {name}",
+                reason=f"@{compute.name} does not let steps choose one",
+                remedy=f"remove @{compute.name}, @conda or @pypi from it",
+            )
+        return StepImage(
+            step=name,
+            requirements=image_requirements(asked, compute, self.datastore_type, self.settings),
+            base_image=base_image(compute, asked.python, self.settings),
+        )
+
+    def _pin(self, steps: Sequence[StepToDeploy], documents: DocumentStore) -> dict[str, str]:
+        """Return the images that steps without requirements keep, by digest: containers on this machine are run by that."""
+        pinned = {}
+        for step in steps:
+            compute: Any = step.compute
+            base = _bases(self.settings, documents).get(
+                compute.attributes["image"], Platform.parse(compute.target_platform)
+            )
+            pinned[step.name] = f"{base.repository}@{base.digest}"
+        return pinned
+
+    def _make_environments(self, here: Mapping[str, Asked], documents: DocumentStore) -> dict[str, str]:
+        if not here:
+            return {}
+        from metaflow_extensions.prebuilt.deploy.local_environments import LocalEnvironments
+
+        locks = Locks(resolver=self.resolver, documents=documents, progress=self.progress, refresh=self.refresh)
+        environments = LocalEnvironments(settings=self.settings, locks=locks, progress=self.progress)
+        steps_of: dict[str, list[str]] = {}
+        requirements_of: dict[str, Requirements] = {}
+        for name, asked in here.items():
+            requirements = local_requirements(asked, self.datastore_type)
+            requirements_of[requirements.req_id] = requirements
+            steps_of.setdefault(requirements.req_id, []).append(name)
+        interpreters: dict[str, str] = {}
+        for req_id, names in steps_of.items():
+            interpreter = environments.ensure(requirements_of[req_id], title=", ".join(names))
+            interpreters |= dict.fromkeys(names, str(interpreter))
+        return interpreters
+
+    def _compression(self) -> str:
+        return self.settings.choice("PREBUILT_COMPRESSION", ("zstd", "gzip"), default="zstd")
+
+    def _local_documents(self) -> DocumentStore:
+        return FolderDocuments(cache_dir(self.settings) / "documents")
+
+
+def set_image(compute: Any, image: BakedImage) -> None:
+    """Point a compute decorator at `image`, and set what the registry wants set in order to pull it.
+
+    One registry serves steps on Batch and on Kubernetes: what a decorator does not know is not meant for it.
+    """
+    compute.attributes["image"] = image.reference
+    for name, value in image.pull_config.items():
+        if name in compute.defaults:
+            as_list = name == "image_pull_secrets" and isinstance(value, str)  # published examples give one name
+            compute.attributes[name] = [value] if as_list else value
+
+
+def _named(steps: Sequence[str]) -> str:
+    return f"step {steps[0]}" if len(steps) == 1 else f"steps {', '.join(steps)}"
+
+
+def _progress(echo: Callable[..., None], *, quiet: bool) -> Progress:
+    if sys.stderr.isatty() and not quiet:
+        return TerminalProgress(sys.stderr, width=lambda: shutil.get_terminal_size().columns)
+    return LineProgress(lambda line: echo(line, no_bold=True))
+
+
+# What follows is imported on use: a flow of which everything is baked already needs little of it.
+
+
+def _resolver(settings: Settings, progress: Progress) -> Resolver:
+    from prebuilt.lock.resolver import LockResolver
+
+    return LockResolver(settings, note=progress.note)
+
+
+def _bases(settings: Settings, documents: DocumentStore) -> BaseImages:
+    from prebuilt.oci.base import BaseImageLookup
+
+    return BaseImageLookup(settings, documents, cache_dir(settings))
+
+
+def _has_interpreter(xy: str) -> bool:
+    from prebuilt.lock.interpreter import find_interpreter
+
+    return find_interpreter(xy) is not None

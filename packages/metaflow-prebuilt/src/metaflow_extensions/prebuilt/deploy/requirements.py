@@ -1,0 +1,68 @@
+"""From what a step asks for to :class:`~prebuilt.core.requirements.Requirements`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Any
+
+from metaflow.metaflow_config import get_pinned_conda_libs
+
+from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
+from prebuilt.core.platforms import Platform
+from prebuilt.core.requirements import Requirements, Target
+from prebuilt.core.settings import Settings
+
+DEFAULT_CUDA = "12.4"
+"""Highest CUDA version that the drivers of a cluster are assumed to support, where nobody says: that of the oldest driver
+branch for data centers which its vendor still maintains for production (550)."""
+
+
+def host_python() -> str:
+    """Return this interpreter's X.Y, which steps get that ask for no version: artifacts are pickled."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def wants_gpu(compute: Any) -> bool:
+    """Return whether a compute decorator asks for GPUs; ``@resources`` is merged into it by then."""
+    return float(compute.attributes.get("gpu") or 0) > 0
+
+
+def image_requirements(asked: Asked, compute: Any, datastore_type: str, settings: Settings) -> Requirements:
+    """Return the requirements of a step that runs where `compute` says; its base image is not known yet."""
+    target = Target(
+        platform=Platform.parse(getattr(compute, "target_platform", None) or "linux-64"),
+        cuda=settings.get("PREBUILT_CUDA_VERSION", DEFAULT_CUDA) if wants_gpu(compute) else None,
+    )
+    return _requirements(asked, target, datastore_type)
+
+
+def local_requirements(asked: Asked, datastore_type: str) -> Requirements:
+    """Return the requirements of a step that runs here, on this interpreter if it serves."""
+    library, version = platform.libc_ver()
+    target = Target(
+        platform=Platform.host(),
+        glibc=version if library == "glibc" else None,
+        cuda=os.environ.get("CONDA_OVERRIDE_CUDA") or None,
+        base_python=platform.python_version(),
+    )
+    return _requirements(asked, target, datastore_type)
+
+
+def _requirements(asked: Asked, target: Target, datastore_type: str) -> Requirements:
+    python = asked.python or host_python()
+    return Requirements(
+        python=python,
+        target=target,
+        conda=asked.conda,
+        pypi=asked.pypi,
+        runtime=get_pinned_conda_libs(python, datastore_type),
+        channels=_channels(),
+    )
+
+
+def _channels() -> tuple[str, ...]:
+    """Return conda channels as Metaflow's own @conda reads them: from ``CONDA_CHANNELS``, by default conda-forge."""
+    listed = os.environ.get("CONDA_CHANNELS", "").split(",")
+    return tuple(channel.strip() for channel in listed if channel.strip()) or ("conda-forge",)

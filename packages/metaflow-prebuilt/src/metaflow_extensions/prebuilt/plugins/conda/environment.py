@@ -1,0 +1,152 @@
+"""``--environment=prebuilt``: steps run in images, or local environments, that hold their packages already."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from metaflow._vendor import click
+from metaflow.metaflow_environment import MetaflowEnvironment
+from metaflow.util import parse_spin_pathspec
+
+from .asked import asked_of, compute_of
+from .decorators import IMAGE_VARIABLE
+from .local_code import LocalCode
+
+PYTHON = "/opt/prebuilt/env/bin/python"
+"""The interpreter of every image; :data:`prebuilt.core.spec.PREFIX`, which tasks cannot import."""
+
+# Carries the launch process's answer to the processes that it starts for each task (step name to image).
+_IMAGES_VARIABLE = "METAFLOW_PREBUILT_IMAGES"
+
+
+class PrebuiltCondaEnvironment(MetaflowEnvironment):
+    """Bakes what a flow's steps need before the first of them starts.
+
+    Only the launch process bakes. Every other process sees an image in the compute decorator, or on its own command line,
+    and finds out what a step asks for from the step's decorators.
+    """
+
+    TYPE = "prebuilt"
+    _force_rebuild = False  # set by Metaflow from --force-rebuild-environments
+    _filecache = None  # Metaflow's client looks for it
+
+    def __init__(self, flow: Any) -> None:
+        """Know the flow; nothing is read yet."""
+        super().__init__(flow)
+        self.flow = flow
+        self._interpreters: dict[str, str] = {}
+        self._local_code: LocalCode | None = None
+        self._datastore_type = "local"
+
+    def set_local_root(self, local_root: str) -> None:
+        """Ignore the datastore's root, which the stock decorators announce: nothing is kept there."""
+
+    def validate_environment(self, echo: Callable[..., None], datastore_type: str) -> None:
+        """Note the datastore, which decides what Metaflow itself needs in a task."""
+        del echo
+        self._datastore_type = datastore_type
+
+    def pylint_config(self) -> list[str]:
+        """Let pylint accept imports of packages that are not installed here."""
+        return [*super().pylint_config(), "--disable=F0401"]
+
+    def is_disabled(self, step: Any) -> bool:
+        """Return whether `step` runs without an environment of its own."""
+        return asked_of(step) is None
+
+    def init_environment(self, echo: Callable[..., None], only_steps: Any = None) -> None:
+        """Bake the images of all steps that run elsewhere, and make the environments of those that run here.
+
+        Commands that only look at the code package build nothing. ``spin`` runs one step, here, whatever its decorators
+        say.
+        """
+        context = click.get_current_context(silent=True)
+        command = context.info_name if context else None
+        if command == "package":
+            return
+        spun = _spun_step(context.params["pathspec"], self.flow.name) if command == "spin" else None
+        steps = [
+            step for step in self.flow if spun in (None, step.name) and (not only_steps or step.name in only_steps)
+        ]
+        wanting = [(step.name, asked_of(step), None if spun else compute_of(step)) for step in steps]
+        wanting = [(name, asked, to) for name, asked, to in wanting if asked or (to and to.name == "container")]
+        if not wanting:
+            return
+        from metaflow_extensions.prebuilt.deploy.deployment import StepToDeploy, deploy
+
+        deployed = deploy(
+            [StepToDeploy(name=name, asked=asked, compute=compute) for name, asked, compute in wanting],
+            datastore_type=self._datastore_type,
+            refresh=bool(self._force_rebuild),
+            echo=echo,
+            quiet=bool(context and context.find_root().params.get("quiet")),
+        )
+        self._interpreters = dict(deployed.interpreters)
+        os.environ[_IMAGES_VARIABLE] = json.dumps(dict(deployed.images))
+
+    def interpreter(self, step_name: str) -> str | None:
+        """Return the interpreter for a step that runs here in an environment of its own; None for all others."""
+        return self._interpreters.get(step_name)
+
+    def local_code(self, package: Any) -> LocalCode:
+        """Return the code package unpacked on this machine, which is done once."""
+        if self._local_code is None:
+            self._local_code = LocalCode(package)
+        return self._local_code
+
+    def forget_local_code(self) -> None:
+        """Remove what :meth:`local_code` unpacked."""
+        if self._local_code is not None:
+            self._local_code.remove()
+            self._local_code = None
+
+    def executable(self, step_name: str, default: str | None = None) -> str:
+        """Return the interpreter that runs a step in its container; Metaflow also asks for steps of its own making."""
+        step = next((step for step in self.flow if step.name == step_name), None)
+        if step is not None and asked_of(step) and compute_of(step):
+            return PYTHON
+        return str(super().executable(step_name, default))
+
+    def bootstrap_commands(self, step_name: str, datastore_type: str) -> list[str]:
+        """Return what a task's shell does before the step.
+
+        The start step of Argo, Step Functions and Airflow runs commands of this flow without ``--environment``, which
+        would be refused; hence the default.
+        """
+        exports = ["METAFLOW_DEFAULT_ENVIRONMENT=prebuilt"]
+        image = json.loads(os.environ.get(_IMAGES_VARIABLE, "{}")).get(step_name)
+        if image:
+            exports.append(f"{IMAGE_VARIABLE}={image}")
+        return [*super().bootstrap_commands(step_name, datastore_type), "export " + " ".join(exports)]
+
+    @classmethod
+    def get_client_info(cls, flow_name: str, metadata: dict[str, Any]) -> str:
+        """Return what the client says about a task's environment."""
+        del flow_name
+        image = metadata.get("prebuilt-image")
+        return f"Image {image}" if image else "Local environment"
+
+    def _get_install_dependencies_cmd(self, datastore_type: str) -> str:
+        """Return what an image that was not baked needs to run a task; baked images skip it.
+
+        Metaflow knows no answer for the local datastore, because it never runs containers on it. We do (``@container``).
+        """
+        if datastore_type != "local":
+            return str(super()._get_install_dependencies_cmd(datastore_type))
+        return (
+            "if [ -z $METAFLOW_SKIP_INSTALL_DEPENDENCIES ]; then "
+            f"{self._python()} -m pip install -qqq --no-compile --no-cache-dir --disable-pip-version-check requests; fi"
+        )
+
+    def _get_download_code_package_cmd(self, code_package_url: str, datastore_type: str) -> str:
+        """Return what puts the code package at ``job.tar``; a local datastore is mounted where it is on the host."""
+        if datastore_type != "local":
+            return str(super()._get_download_code_package_cmd(code_package_url, datastore_type))
+        return f"cp '{code_package_url}' job.tar"
+
+
+def _spun_step(pathspec: str, flow_name: str) -> str:
+    return str(parse_spin_pathspec(pathspec, flow_name)[0])
