@@ -126,6 +126,11 @@ class InMemoryRegistry:
         """Return how many requests of `method` came whose path matches the regular expression `path`."""
         return sum(method in {"*", r.method} and re.search(path, r.path) is not None for r in self.requests)
 
+    @property
+    def connection_count(self) -> int:
+        """How many connections were opened since the start."""
+        return self._server.connection_count if self._server else 0
+
     def forget_requests(self) -> None:
         """Empty the log."""
         self.requests.clear()
@@ -182,6 +187,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], handler: Any, tls: ssl.SSLContext | None) -> None:  # noqa: ANN401 - a handler class
         self._connections: set[socket.socket] = set()
+        self.connection_count = 0
         self._lock = threading.Lock()
         self._tls = tls
         super().__init__(address, handler)
@@ -193,6 +199,7 @@ class _Server(ThreadingHTTPServer):
             connection = self._tls.wrap_socket(request, server_side=True)
         with self._lock:
             self._connections.add(connection)
+            self.connection_count += 1
         try:
             super().finish_request(connection, client_address)
         finally:

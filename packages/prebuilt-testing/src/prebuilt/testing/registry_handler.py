@@ -87,7 +87,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def _before_the_cut(self, size: int) -> None:
         """Take in `size` bytes of the body; those of a PATCH count as received, as in a real registry."""
-        upload = self.path.rpartition("/")[2]
+        upload = urlsplit(self.path).path.rpartition("/")[2]
         for piece in self._body(size):
             if self.command == "PATCH":
                 self.registry.store.upload(upload).extend(piece)
