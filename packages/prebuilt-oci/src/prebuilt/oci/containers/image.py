@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 from prebuilt.core.descriptor import Descriptor, check_digest
-from prebuilt.core.errors import ContainerError, InvalidValueError
+from prebuilt.core.errors import InvalidValueError
+from prebuilt.oci.image import ImageConfig, ImageManifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +28,7 @@ class RunnableImage:
     """What a run needs to know of an image.
 
     Attributes:
-        repository: What :func:`prebuilt.oci.open_repository` opens.
+        repository: What :func:`prebuilt.oci.open.open_repository` opens.
         config: Where the image's configuration is stored.
         layers: Bottom first.
         env: Variables that the image sets.
@@ -52,38 +51,20 @@ class RunnableImage:
         return tuple(layer.diff_id for layer in self.layers)
 
     @classmethod
-    def from_json(cls, repository: str, manifest: bytes, config: bytes) -> RunnableImage:
-        """Read a manifest and the configuration that it names.
+    def of(cls, repository: str, manifest: ImageManifest, config: ImageConfig) -> RunnableImage:
+        """Join what manifest and configuration say.
 
         Raises:
-            ContainerError: They are not those of an image that can be run.
+            InvalidValueError: They do not agree.
         """
-        try:
-            return _parse(repository, json.loads(manifest), json.loads(config))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # InvalidValueError is a ValueError
-            reason = (
-                error.reason
-                if isinstance(error, InvalidValueError)
-                else f"its manifest or configuration has no valid {error}"
-            )
-            raise ContainerError(
-                "read an image", at=repository, reason=reason, remedy="build the image again"
-            ) from error
-
-
-def _parse(repository: str, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> RunnableImage:
-    layers = [Descriptor.from_json(layer) for layer in manifest["layers"]]
-    diff_ids = config["rootfs"]["diff_ids"]
-    if len(layers) != len(diff_ids):
-        raise InvalidValueError(
-            "an image", repository, reason=f"it has {len(layers)} layers and {len(diff_ids)} diff_ids"
+        if len(manifest.layers) != len(config.diff_ids):
+            counts = f"{len(manifest.layers)} layers and {len(config.diff_ids)} diff_ids"
+            raise InvalidValueError("an image", repository, reason=f"it has {counts}")
+        pairs = zip(manifest.layers, config.diff_ids, strict=True)
+        return cls(
+            repository=repository,
+            config=manifest.config,
+            layers=tuple(ImageLayer(descriptor=layer, diff_id=diff_id) for layer, diff_id in pairs),
+            env=config.env,
+            workdir=str((config.data.get("config") or {}).get("WorkingDir") or "/"),
         )
-    settings = config.get("config") or {}
-    pairs = (variable.partition("=") for variable in settings.get("Env") or ())
-    return RunnableImage(
-        repository=repository,
-        config=Descriptor.from_json(manifest["config"]),
-        layers=tuple(ImageLayer(descriptor=d, diff_id=i) for d, i in zip(layers, diff_ids, strict=True)),
-        env={name: value for name, _, value in pairs},
-        workdir=settings.get("WorkingDir") or "/",
-    )

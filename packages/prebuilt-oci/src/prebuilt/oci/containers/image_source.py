@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.errors import ContainerError, InvalidValueError
+from prebuilt.core.errors import ContainerError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.storage import read_if_there, write_atomically
 from prebuilt.oci.containers.image import RunnableImage
+from prebuilt.oci.image import (
+    ImageConfig,
+    ImageIndex,
+    ImageManifest,
+    manifest_media_type,
+    parse_json_object,
+    select_manifest,
+)
 from prebuilt.oci.media_types import INDEXES
 from prebuilt.oci.reference import parse_reference
 
@@ -37,21 +44,30 @@ class ImageSource:
         """Return the image for this machine's architecture.
 
         Raises:
-            ContainerError: It is not there, not for this architecture, or not an image.
+            ContainerError: It is not there, or not for this architecture.
+            BaseImageError: It is an index without a manifest for this architecture.
+            InvalidValueError: It is not an image.
             RegistryError: The repository could not be asked.
         """
         pinned = parse_reference(reference)
         documents = _Documents(self, reference, pinned.repository)
-        manifest = documents.manifest(str(pinned.digest))
-        data = json.loads(manifest)
-        if data.get("mediaType") in INDEXES or "manifests" in data:
-            manifest = documents.manifest(_for_this_machine(reference, data["manifests"]))
-            data = json.loads(manifest)
-        try:
-            config = Descriptor.from_json(data["config"])
-        except (KeyError, TypeError, InvalidValueError) as error:
-            raise ContainerError("read an image", at=reference, reason=f"its manifest has no valid {error}") from error
-        return RunnableImage.from_json(pinned.repository, manifest, documents.blob(config))
+        platform = Platform(
+            os="linux", architecture=Platform.host().architecture
+        )  # macOS runs Linux of its own architecture
+        data = documents.manifest(str(pinned.digest))
+        if manifest_media_type(parse_json_object(data, "a manifest")) in INDEXES:
+            data = documents.manifest(select_manifest(ImageIndex.parse(data), platform, at=reference).digest)
+        manifest = ImageManifest.parse(data)
+        config = ImageConfig.parse(documents.blob(manifest.config))
+        if not config.runs_on(platform):
+            raise ContainerError(
+                "run an image", at=reference, reason=f"it is for {config.platform_name}, this machine is {platform}"
+            )
+        return RunnableImage.of(pinned.repository, manifest, config)
+
+    def config(self, image: RunnableImage) -> bytes:
+        """Return the configuration of an image that was read from here."""
+        return _Documents(self, image.repository, image.repository).blob(image.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +103,3 @@ class _Documents:
             data = read()
             write_atomically(path, data)
         return data
-
-
-def _for_this_machine(reference: str, manifests: list[dict[str, object]]) -> str:
-    """Return the digest of the manifest for Linux on this processor (macOS runs Linux containers of its own architecture)."""
-    wanted = Platform(os="linux", architecture=Platform.host().architecture)
-    platforms = {str(m["digest"]): m.get("platform") for m in manifests}
-    for digest, platform in platforms.items():
-        if isinstance(platform, dict) and (platform.get("os"), platform.get("architecture")) == (
-            wanted.os,
-            wanted.architecture,
-        ):
-            return digest
-    there = ", ".join(
-        sorted({f"{p.get('os')}/{p.get('architecture')}" for p in platforms.values() if isinstance(p, dict)})
-    )
-    raise ContainerError(
-        "read an image", at=reference, reason=f"it is for {there or 'no platform'}, this machine is {wanted}"
-    )

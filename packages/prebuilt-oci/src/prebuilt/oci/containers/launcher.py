@@ -19,7 +19,7 @@ Needs Linux 5.12: overlay mounts in user namespaces (5.11) and ``mount_setattr``
 """
 
 # Importing pathlib would cost more than all that is done here.
-# ruff: noqa: PTH
+# ruff: noqa: PTH101, PTH102, PTH103, PTH110, PTH120, PTH123, PTH211
 
 from __future__ import annotations
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
-import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 from prebuilt.core.errors import ContainerError, DigestMismatchError, InvalidValueError, StorageError
 from prebuilt.core.storage import storage_errors
 from prebuilt.oci.containers.image import ImageLayer
+from prebuilt.oci.containers.lock_file import locked
 from prebuilt.oci.containers.scratch import remove_tree
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class LayerStore:
     def _unpack(self, place: Path, layer: ImageLayer, repository: Repository) -> None:
         with storage_errors("unpack a layer", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with _lock(place.with_suffix(".lock")):
+        with locked(place.with_suffix(".lock")):
             if place.is_dir():  # another process was first
                 return
             partial = place.with_suffix(".partial")
@@ -123,16 +122,3 @@ def _explained(tried: str, folder: Path) -> Iterator[None]:
         raise
     except (tarfile.TarError, InvalidValueError) as error:
         raise ContainerError(tried, reason=f"it is damaged: {error}", remedy="build the image again") from error
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock file, which stays: removing it would let two processes hold it."""
-    with storage_errors("lock a layer", path.parent):
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        with storage_errors("lock a layer", path.parent):
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

@@ -1,7 +1,7 @@
 """Unpacking: a layer's tar becomes a folder that overlay mounts take as a lower one, without root and without leaving the folder."""
 
 # Paths are strings here: a layer has 100,000 files, and pathlib would take longer than the disk.
-# ruff: noqa: PTH
+# ruff: noqa: PTH101, PTH102, PTH108, PTH115, PTH211
 
 from __future__ import annotations
 
