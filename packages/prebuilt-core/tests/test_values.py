@@ -148,6 +148,15 @@ def test_a_lock_is_the_same_whenever_and_in_whatever_order_it_was_resolved(
     assert early.content_id != lock_of(wheel("a")).content_id
 
 
+def test_a_python_may_say_where_its_packages_go(
+    lock_of: Callable[..., Lock], conda: Callable[..., CondaPackage]
+) -> None:
+    """A free-threaded Python of conda has a site-packages folder of its own."""
+    assert lock_of().site_packages == "lib/python3.11/site-packages"
+    threaded = conda("python", python_site_packages_path="lib/python3.13t/site-packages")
+    assert lock_of(threaded, python_source="conda").site_packages == "lib/python3.13t/site-packages"
+
+
 def test_a_lock_refuses_one_package_twice(
     lock_of: Callable[..., Lock], wheel: Callable[..., Wheel], conda: Callable[..., CondaPackage]
 ) -> None:

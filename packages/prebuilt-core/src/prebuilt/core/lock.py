@@ -142,6 +142,12 @@ class Lock:
         """The interpreter's version without its patch release: ``3.11``."""
         return ".".join(self.python_version.split(".")[:2])
 
+    @property
+    def site_packages(self) -> str:
+        """Where importable packages go, relative to the environment: what a conda Python states (CEP 17), or the usual."""
+        stated = (package.python_site_packages_path for package in self.packages if isinstance(package, CondaPackage))
+        return next(filter(None, stated), f"lib/python{self.python_xy}/site-packages")
+
     @cached_property
     def content_id(self) -> str:
         """Identity of what was resolved, whenever and by whatever it was: 40 hex digits."""

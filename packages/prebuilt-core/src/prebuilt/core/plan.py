@@ -140,6 +140,7 @@ def _key_of_all(spec: ImageSpec) -> dict[str, object]:
         "format": IMAGE_FORMAT,
         "prefix": PREFIX,
         "python": spec.lock.python_xy,
+        "site_packages": spec.lock.site_packages,
         "platform": str(spec.base.platform),
         "bytecode": spec.bytecode,
         "compression": spec.compression,
