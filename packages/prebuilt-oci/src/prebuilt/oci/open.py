@@ -1,0 +1,38 @@
+"""Opening a repository by its name, wherever it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prebuilt.core.credentials import Credentials
+from prebuilt.core.settings import Settings
+from prebuilt.oci.reference import is_layout, layout_folder
+from prebuilt.oci.repository import Repository
+
+if TYPE_CHECKING:
+    from prebuilt.oci.client import RegistryRepository
+
+
+def open_repository(
+    name: str, credentials: Credentials | None = None, *, settings: Settings | None = None
+) -> Repository:
+    """Return the repository called `name`: ``oci:/folder`` is an image layout, everything else is in a registry.
+
+    Nothing is asked or made before the first call to it.
+
+    Args:
+        name: As :func:`~prebuilt.oci.reference.parse_repository` reads it.
+        credentials: For the registry; None to use what Docker's configuration has. A layout needs none.
+        settings: None for those of this process.
+    """
+    if is_layout(name):
+        from prebuilt.oci.layout import LayoutRepository
+
+        return LayoutRepository(layout_folder(name))
+    return _registry_repository(name, credentials, settings)
+
+
+def _registry_repository(name: str, credentials: Credentials | None, settings: Settings | None) -> RegistryRepository:
+    from prebuilt.oci.client import RegistryRepository  # its HTTP client takes long to import, and a layout needs none
+
+    return RegistryRepository(name, credentials=credentials, settings=settings or Settings.load())
