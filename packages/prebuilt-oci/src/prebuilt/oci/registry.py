@@ -1,0 +1,98 @@
+"""What our registries have in common: a repository whose name they know, and which answers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.documents import DocumentStore
+from prebuilt.core.errors import BaseImageError
+from prebuilt.core.image_registry import ImageRegistry
+from prebuilt.core.platforms import Platform
+from prebuilt.core.settings import Settings
+from prebuilt.core.spec import EnvId
+from prebuilt.oci.image import ImageIndex, select_manifest
+from prebuilt.oci.media_types import INDEXES
+from prebuilt.oci.open import open_repository
+from prebuilt.oci.reference import check_tag, is_layout, parse_reference, parse_repository
+from prebuilt.oci.repository import Repository
+
+_TAG_FORMAT = "v1"
+
+
+class RepositoryRegistry(ImageRegistry):
+    """A registry of which one repository is used. Concurrent calls are fine; nothing is asked before the first of them.
+
+    A backend calls ``super().__init__`` with its repository's name, and overrides :meth:`credentials` and :meth:`pull_config`
+    where its cloud has something to say.
+    """
+
+    def __init__(self, repository: str, *, settings: Settings | None = None) -> None:
+        """Use `repository`, ``host[:port]/path`` or ``oci:/folder``; `settings` are this process's if None.
+
+        Raises:
+            InvalidValueError: It cannot name a repository.
+        """
+        self._repository = parse_repository(repository)
+        self._settings = settings
+        self._opened: dict[str, Repository] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def repository(self) -> str:
+        """Full name of the repository: ``host[:port]/path`` or ``oci:/folder``."""
+        return self._repository
+
+    def image_tag(self, env_id: EnvId) -> str:
+        """Return ``repository:v1-<req_id>-<full_id>-<arch>``."""
+        tag = check_tag(f"{_TAG_FORMAT}-{env_id.req_id}-{env_id.full_id}-{env_id.arch}")
+        return f"{self._repository}:{tag}"
+
+    def push_credentials(self) -> dict[str, Any]:
+        """Return nothing: our builders ask :meth:`credentials`, others find what Docker's configuration has."""
+        return {}
+
+    def pull_config(self, pull_tag: str) -> dict[str, Any]:
+        """Return nothing: who runs the task can pull without being told how."""
+        del pull_tag
+        return {}
+
+    def base_image_identity(self, base_image: str, arch: str) -> str:
+        """Return the digest of `base_image` for `arch` (``linux-64`` or ``linux/amd64``).
+
+        Raises:
+            BaseImageError: It is absent, or for other platforms only.
+            RegistryError: Its registry could not be asked.
+        """
+        reference = parse_reference(base_image)
+        manifest = self._open(reference.repository).get_manifest(reference.identifier)
+        if manifest is None:
+            reason = "its registry does not have it"
+            raise BaseImageError("find the base image", at=base_image, reason=reason, remedy="check its name and tag")
+        if manifest.descriptor.media_type not in INDEXES:
+            return manifest.descriptor.digest
+        return select_manifest(ImageIndex.parse(manifest.data), Platform.parse(arch), at=base_image).digest
+
+    def resolve(self, reference: str) -> Descriptor | None:
+        """Return the manifest that is now served for `reference`, which may be in another repository, too."""
+        parsed = parse_reference(reference)
+        return self._open(parsed.repository).resolve(parsed.identifier)
+
+    def documents(self) -> DocumentStore:
+        """Return the documents in the repository."""
+        from prebuilt.oci.documents import RepositoryDocuments
+
+        return RepositoryDocuments(self._open(self._repository))
+
+    def is_reachable_from_cluster(self) -> bool:
+        """Return whether other machines can pull from here: not from a folder."""
+        return not is_layout(self._repository)
+
+    def _open(self, name: str) -> Repository:
+        """Return the repository called `name`, opened once: credentials are asked for, and connections made, once."""
+        with self._lock:
+            if name not in self._opened:
+                credentials = self.credentials(name) if name == self._repository else None
+                self._opened[name] = open_repository(name, credentials, settings=self._settings)
+            return self._opened[name]
