@@ -83,7 +83,7 @@ def integration(session: nox.Session, engine: str) -> None:
 def packaging(session: nox.Session) -> None:
     """Look at the built wheels: contents, namespaces, discovery by Metaflow; and at the tools of this repository."""
     install_built(session, SUITES, needs=PACKAGING)
-    session.run("pytest", "tests/packaging", *session.posargs)
+    session.run("pytest", *(session.posargs or ["tests/packaging"]))
 
 
 @nox.session
@@ -164,7 +164,8 @@ def new_package(session: nox.Session) -> None:
         session.error("name it: nox -s new-package -- NAME [registry] [builder]")
     name, *kinds = session.posargs
     folder = skeleton.write(ROOT, name, kinds or ["registry"])
-    session.log(f"made {folder.relative_to(ROOT)}; next: nox -s format lint typing 'tests({name})'")
+    session.log(f"made {folder.relative_to(ROOT)}")
+    session.notify("format")
 
 
 @nox.session(venv_backend="none", default=False)

@@ -46,9 +46,9 @@ def _words(name: str, kinds: list[str]) -> dict[str, str]:
         "__NAME__": name.upper(),
         "__Title__": title,
         "__what__": " and ".join(kinds),
-        "__entry_points__\n": "\n".join(points[kind] for kind in kinds),
+        "__entry_points__\n": "\n".join(points[kind] for kind in sorted(kinds)),
         "__imports__\n": "".join(f"from prebuilt.{name}.{kind} import {classes[kind]}\n" for kind in sorted(kinds)),
-        "__all__": ", ".join(f'"{classes[kind]}"' for kind in sorted(kinds)),
+        "__exported__": ", ".join(f'"{classes[kind]}"' for kind in sorted(kinds)),
     }
 
 
