@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from importlinter.cli import lint_imports
 
@@ -34,9 +35,9 @@ def allowed_imports(package: Package, packages: Iterable[Package]) -> frozenset[
     return frozenset(_FOUNDATIONS)
 
 
-def contracts(packages: list[Package]) -> list[dict[str, object]]:
+def contracts(packages: list[Package]) -> list[dict[str, Any]]:
     """Return import-linter's contracts for `packages`."""
-    made: list[dict[str, object]] = []
+    made: list[dict[str, Any]] = []
     for package in packages:
         allowed = allowed_imports(package, packages) | {package.short}
         forbidden = [other.module for other in packages if other.short not in allowed]
@@ -77,7 +78,7 @@ def config(packages: list[Package]) -> str:
 
 
 def main() -> int:
-    """Check the packages that are installed; return import-linter's exit status."""
+    """Check the packages as they are installed; return import-linter's exit status."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "ladder.toml"
         file.write_text(config(list(all_packages().values())), encoding="utf-8")

@@ -159,12 +159,12 @@ def _told_to_pip(folder: Path) -> dict[str, str]:
     for pip in ([str(python), "-m", "pip"], [sys.executable, "-m", "pip"]):
         listed = subprocess.run([*pip, "config", "list"], check=False, text=True, capture_output=True)
         if listed.returncode == 0:
-            return _as_uv(listed.stdout)
+            return as_uv(listed.stdout)
     return {}
 
 
-def _as_uv(listing: str) -> dict[str, str]:
-    """Turn the lines of ``pip config list``, each ``section.option='value'``, into uv's variables."""
+def as_uv(listing: str) -> dict[str, str]:
+    """Return uv's variables for the lines of ``pip config list``, each ``section.option='value'``."""
     found: dict[str, str] = {}
     for line in listing.splitlines():
         key, equals, value = line.partition("=")

@@ -1,0 +1,192 @@
+"""The tools of this repository hold what they promise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import checks, ladder, release, tables, venv
+from tools.packages import ROOT, Package, all_packages, closure, name_of, read_toml
+
+PACKAGES = all_packages()
+
+
+def test_packages_come_after_what_they_need() -> None:
+    """Whoever installs them in order finds each one's needs installed."""
+    order = [package.name for package in closure(PACKAGES.values(), PACKAGES.values())]
+    for package in PACKAGES.values():
+        needed = [name_of(need) for need in package.dependencies if name_of(need) in order]
+        assert all(order.index(name) < order.index(package.name) for name in needed)
+
+
+def test_ladder_covers_every_package() -> None:
+    """A package that was added today is held to the ladder today."""
+    contracts = ladder.contracts(list(PACKAGES.values()))
+    assert {source for each in contracts for source in each.get("source_modules", ())} == {
+        package.module for package in PACKAGES.values()
+    }
+
+
+@pytest.mark.parametrize(
+    ("package", "line", "complaint"),
+    [
+        ("oci", "import prebuilt.lock", "prebuilt.oci is not allowed to import prebuilt.lock"),
+        ("native", "import metaflow", "prebuilt.native is not allowed to import metaflow"),
+        ("core", "import packaging", "prebuilt.core.wrong imports packaging, which prebuilt-core does not declare"),
+    ],
+)
+def test_ladder_sees_a_wrong_import(package: str, line: str, complaint: str, tmp_path: Path) -> None:
+    """An import that a package may not have breaks a contract, and the output names it."""
+    for each in PACKAGES.values():
+        shutil.copytree(each.folder / "src", tmp_path, dirs_exist_ok=True)
+    wrong = tmp_path / "prebuilt" / package / "wrong.py"
+    wrong.write_text(f"{line}\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "tools.ladder"],
+        check=False,
+        cwd=ROOT,
+        env={"PATH": "", "PYTHONPATH": str(tmp_path), "COLUMNS": "500"},
+        text=True,
+        capture_output=True,
+    )
+    assert result.returncode == 1
+    assert complaint in result.stdout
+
+
+def test_a_stale_table_is_renewed() -> None:
+    """What stands between the marks is made anew, the rest is left alone."""
+    renewed = tables.renewed("before\n<!-- packages -->\nold\n<!-- /packages -->\nafter\n", PACKAGES.values())
+    assert renewed.startswith("before\n<!-- packages -->\n| package |")
+    assert renewed.endswith("|\n<!-- /packages -->\nafter\n")
+    assert tables.renewed(renewed, PACKAGES.values()) == renewed
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Return a repository with one released package, nothing changed since."""
+    package = tmp_path / "packages" / "prebuilt-sample"
+    (package / "src" / "prebuilt" / "sample").mkdir(parents=True)
+    (package / "src" / "prebuilt" / "sample" / "_version.py").write_text('__version__ = "1.2.0"\n')
+    (package / "pyproject.toml").write_text(
+        '[project]\nname = "prebuilt-sample"\n[tool.hatch.version]\npath = "src/prebuilt/sample/_version.py"\n'
+    )
+    _git(tmp_path, "init", "--quiet")
+    _commit(tmp_path)
+    _git(tmp_path, "tag", "prebuilt-sample/v1.1.0")
+    return tmp_path
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.com")
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
+
+
+def _commit(folder: Path) -> None:
+    _git(folder, "add", ".")
+    _git(folder, "commit", "--quiet", "--message=Change")
+
+
+def _say(package: Package) -> None:
+    (package.folder / release.FRAGMENTS).mkdir(exist_ok=True)
+    (package.folder / release.FRAGMENTS / "1.fixed.md").write_text("It works.\n")
+
+
+def test_release_names_its_tag(repository: Path) -> None:
+    """The tag carries the package and the version that main has."""
+    package = all_packages(repository)["sample"]
+    _say(package)
+    _commit(repository)
+    assert release.plan(package, repository).tag == "prebuilt-sample/v1.2.0"
+
+
+def test_release_wants_a_clean_tree(repository: Path) -> None:
+    """What is not committed would be in the release and not in its tag."""
+    package = all_packages(repository)["sample"]
+    _say(package)
+    with pytest.raises(release.NotReadyError, match="not committed"):
+        release.plan(package, repository)
+
+
+def test_release_wants_a_new_version(repository: Path) -> None:
+    """A version is released once."""
+    package = all_packages(repository)["sample"]
+    _say(package)
+    _commit(repository)
+    _git(repository, "tag", "prebuilt-sample/v1.2.0")
+    with pytest.raises(release.NotReadyError, match="raise the version"):
+        release.plan(package, repository)
+
+
+def test_release_wants_a_changelog(repository: Path) -> None:
+    """A release that changes nothing, or does not say what, is refused."""
+    with pytest.raises(release.NotReadyError, match="say what this release changes"):
+        release.plan(all_packages(repository)["sample"], repository)
+
+
+def test_a_change_wants_a_fragment(repository: Path) -> None:
+    """Sources that changed since the last release need a line in the changelog."""
+    package = all_packages(repository)["sample"]
+    assert release.untold([package], repository) == []
+    (package.folder / "src" / "prebuilt" / "sample" / "new.py").write_text("")
+    _commit(repository)
+    assert release.untold([package], repository) == [package]
+    _say(package)
+    assert release.untold([package], repository) == []
+
+
+def test_uv_is_told_what_pip_was_told() -> None:
+    """A company's index, set up for pip in a file or in the environment, is used by uv."""
+    listing = (
+        "global.index-url='https://packages.example.com/simple'\n"
+        "global.timeout='60'\n"
+        ":env:.extra-index-url='https://a.example.com/simple https://b.example.com/simple'\n"
+        ":env:.find-links='/nowhere/at/all'\n"
+    )
+    assert venv.as_uv(listing) == {
+        "UV_DEFAULT_INDEX": "https://packages.example.com/simple",
+        "UV_INDEX": "https://a.example.com/simple https://b.example.com/simple",
+    }
+
+
+def test_summary_counts_all_sessions() -> None:
+    """The last line of a run has the sum of pytest's counts, in pytest's own form."""
+    tally = checks.Tally()
+    for line in (
+        "nox > Running session tests(core)\n",
+        "============ 107 passed in 0.34s ============\n",
+        "nox > Running session tests(oci)\n",
+        "====== 1 failed, 52 passed, 2 skipped in 1.10s ======\n",
+        "nox > Ran 2 sessions in 3 seconds:\n",
+        "nox > * tests(core): success, took a second\n",
+        "nox > * tests(oci): failed\n",
+    ):
+        tally.see(line)
+    lines = list(tally.lines(3.25))
+    assert lines[0].split() == ["tests(core)", "success", "107", "passed", "in", "0.34s"]
+    assert lines[1].split()[:2] == ["tests(oci)", "failed"]
+    assert lines[-1] == "==== 159 passed, 1 failed, 2 skipped in 3.25s ===="
+
+
+def test_every_script_runs_on_the_oldest_python() -> None:
+    """What runs before anything is installed needs the standard library alone."""
+    modules = ["tools.venv", "tools.machine", "tools.checks"]
+    code = f"import sys, importlib; [importlib.import_module(name) for name in {modules!r}]; import json; "
+    code += "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names)))"
+    printed = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"],
+        check=True,
+        text=True,
+        capture_output=True,
+    ).stdout
+    assert set(json.loads(printed)) <= {"__main__", "tools"}
+
+
+def test_markers_are_explained() -> None:
+    """Each engine's marker says what it is for, and CONTRIBUTING shows how to run one."""
+    markers = read_toml(ROOT / "pyproject.toml")["tool"]["pytest"]["ini_options"]["markers"]
+    assert all(": " in marker for marker in markers)
