@@ -19,10 +19,11 @@ _INTERNAL = {"PREBUILT_IMAGE", "PREBUILT_IMAGES"}
 
 
 def settings_in_code() -> dict[str, str]:
-    """Return each setting that the packages read or name, and one file that does."""
+    """Return each setting that packages for users read or name, and one file that does."""
     return {
         name: file.relative_to(ROOT).as_posix()
         for package in all_packages().values()
+        if package.short != "testing"
         for file in sorted((package.folder / "src").rglob("*.py"))
         for name in _IN_CODE.findall(file.read_text(encoding="utf-8"))
     }
