@@ -1,0 +1,140 @@
+"""PyPI requirements to wheels, by uv."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import parse_wheel_filename
+
+from prebuilt.core.errors import ResolveError, without_credentials
+from prebuilt.core.lock import Wheel
+from prebuilt.lock.conda_distributions import CondaDistribution
+from prebuilt.lock.conda_stubs import write_constraints
+from prebuilt.lock.index_config import IndexConfig
+from prebuilt.lock.pylock import DistFile, PylockPackage, parse_pylock
+from prebuilt.lock.pypi_specs import PypiSpec
+from prebuilt.lock.remote_file import RemoteFiles
+from prebuilt.lock.source_build import SourceBuilder
+from prebuilt.lock.targets import PythonTarget
+from prebuilt.lock.uv import UvResult, interpreter, resolve_error, run_uv
+from prebuilt.lock.wheelhouse import WheelHouse
+
+_TOLD = ("is yanked", "does not have an extra")  # which of uv's warnings matter to the user
+_WORKERS = 8  # requests for what an index left out; they wait, they do not compute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PypiSolver:
+    """Resolves for one configuration of indexes. Concurrent calls are fine.
+
+    Attributes:
+        note: Told, in one line each, what the user should know.
+        folder: Where uv runs: relative paths and uv's project configuration are looked up from there.
+    """
+
+    config: IndexConfig
+    wheelhouse: WheelHouse
+    note: Callable[[str], None]
+    folder: Path
+
+    def solve(
+        self,
+        specs: Sequence[PypiSpec],
+        target: PythonTarget,
+        *,
+        brought: Sequence[CondaDistribution] = (),
+        pins: Iterable[str] = (),
+    ) -> tuple[Wheel, ...]:
+        """Return the wheels that `specs` need on `target`, without what conda brings. Each has the role ``user``.
+
+        Args:
+            specs: What is asked for.
+            target: Where it shall run.
+            brought: What conda brings; it is taken as it is.
+            pins: Further constraints, as PEP 508 has them.
+
+        Raises:
+            ResolveError: There is no solution, or none that has a file for the target.
+            FetchError: A file whose size or hash the index does not say could not be read.
+        """
+        if not specs:
+            return ()
+        with tempfile.TemporaryDirectory(prefix="prebuilt-resolve-") as folder:
+            constraints = write_constraints(brought, Path(folder))
+            with constraints.open("a", encoding="utf-8") as file:
+                file.writelines(f"{pin}\n" for pin in pins)
+            result = self._compile(specs, target, constraints)
+        if result.returncode != 0:
+            names = ", ".join(spec.text for spec in specs)
+            versions = {distribution.name: distribution.version for distribution in brought}
+            raise resolve_error(result, f"resolve {names} for {target}", versions)
+        for warning in result.warnings:
+            if any(told in warning for told in _TOLD):
+                self.note(f"prebuilt: {warning}")
+        stubs = {distribution.name for distribution in brought}
+        packages = [
+            package
+            for package in parse_pylock(result.stdout, self.folder)
+            if package.name not in stubs and target.fulfils(package.marker)
+        ]
+        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="resolve") as pool:
+            return tuple(pool.map(lambda package: self._wheel(package, target), packages))
+
+    def _compile(self, specs: Sequence[PypiSpec], target: PythonTarget, constraints: Path) -> UvResult:
+        """Run uv: with wheels alone if that is possible, since nothing of strangers is executed then; else with source."""
+        environ = self.config.uv_environment()
+        arguments = [
+            "pip",
+            "compile",
+            "-",
+            "--format=pylock.toml",
+            "--no-header",
+            f"--constraints={constraints}",
+            f"--python-version={target.python_version}",
+            f"--python-platform={target.uv_platform}",
+            *self.config.uv_arguments,
+        ]
+        requirements = "".join(f"{spec.text}\n" for spec in specs)
+
+        def run(*more: str) -> UvResult:
+            return run_uv([*arguments, *more], environ, stdin=requirements, folder=self.folder)
+
+        if not any(spec.needs_build for spec in specs):
+            result = run("--no-build", f"--python={interpreter(target.xy, environ)}")
+            if not result.wants_source:
+                return result
+        return run(f"--python={interpreter(target.xy, environ)}")
+
+    def _wheel(self, package: PylockPackage, target: PythonTarget) -> Wheel:
+        """Return the best of the package's wheels for the target, or one that is built of its source."""
+        ranked = [(rank, wheel) for wheel in package.wheels if (rank := target.rank(wheel.filename)) is not None]
+        if ranked:
+            return self._locked(min(ranked, key=lambda pair: pair[0])[1])
+        if package.source is None:
+            there = ", ".join(sorted(wheel.filename for wheel in package.wheels))
+            raise ResolveError(
+                f"resolve {package.name} {package.version} for {target}",
+                reason=f"there is no fitting wheel and no source; there is {there or 'nothing'}",
+                remedy="choose another version, or take the package from conda (@conda)",
+            )
+        files = RemoteFiles(config=self.config)
+        return SourceBuilder(config=self.config, files=files, wheelhouse=self.wheelhouse).build(package, target)
+
+    def _locked(self, file: DistFile) -> Wheel:
+        if file.local_path is not None:
+            return self.wheelhouse.add(file.local_path)
+        measured = RemoteFiles(config=self.config).measure(file)
+        name, version, _, _ = parse_wheel_filename(file.filename)
+        return Wheel(
+            name=name,
+            version=str(version),
+            filename=file.filename,
+            url=without_credentials(file.url),
+            sha256=measured.sha256 or "",
+            size_bytes=measured.size_bytes or 0,
+            role="user",
+        )

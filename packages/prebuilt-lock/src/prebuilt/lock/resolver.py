@@ -1,0 +1,132 @@
+"""Requirements to a lock, for any target from any host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name
+
+from prebuilt.core.lock import Lock, LockedPackage, Wheel
+from prebuilt.core.requirements import Requirements
+from prebuilt.core.settings import Settings
+from prebuilt.core.storage import cache_dir
+from prebuilt.lock.conda_solver import CondaRequest, CondaSolution, CondaSolver
+from prebuilt.lock.index_config import IndexConfig
+from prebuilt.lock.pypi_solver import PypiSolver
+from prebuilt.lock.pypi_specs import PypiSpec
+from prebuilt.lock.targets import PythonTarget
+from prebuilt.lock.uv import uv_version
+from prebuilt.lock.wheelhouse import WheelHouse
+
+if TYPE_CHECKING:
+    from prebuilt.core.locks import Resolver
+
+
+class LockResolver:
+    """Resolves by rattler and uv. Concurrent calls are fine."""
+
+    def __init__(
+        self, settings: Settings, *, note: Callable[[str], None] = lambda _: None, folder: Path | None = None
+    ) -> None:
+        """Read settings; neither channels nor indexes yet. rattler is loaded only where conda is asked.
+
+        Args:
+            settings: ``METAFLOW_PREBUILT_CONDA_CHANNEL_PRIORITY`` (``strict``, or ``disabled``) and the cache folder.
+            note: Told, in one line each, what the user should know: a yanked version, say.
+            folder: What relative paths in requirements are relative to; the working folder, unless given.
+
+        Raises:
+            SettingError: A setting is malformed.
+        """
+        self._settings = settings
+        self._note = note
+        self._folder = folder or Path.cwd()
+        self._wheelhouse = WheelHouse(cache_dir(settings) / "wheels")
+        priority = settings.choice("PREBUILT_CONDA_CHANNEL_PRIORITY", ("strict", "disabled"), default="strict")
+        self._conda_solver = CondaSolver(
+            cache=cache_dir(settings) / "repodata",
+            priority="strict" if priority == "strict" else "disabled",
+            folder=self._folder,
+        )
+
+    def resolve(self, requirements: Requirements) -> Lock:
+        """Resolve anew, for the target of `requirements`.
+
+        Raises:
+            ResolveError: There is no solution, or none that has a usable file; the message names the packages.
+            FetchError: A file that has to be read for the lock could not be.
+            SettingError: A setting, or pip's or uv's configuration, is malformed.
+        """
+        pypi = self._specs(requirements.pypi)
+        if requirements.python_source == "conda":
+            python_version, packages = self._on_conda(requirements, pypi)
+        else:
+            python_version, packages = self._on_base(requirements, pypi)
+        return Lock(
+            req_id=requirements.req_id,
+            target=requirements.target,
+            python_version=python_version,
+            python_source=requirements.python_source,
+            packages=tuple(packages),
+            resolved_at=datetime.now(timezone.utc).replace(microsecond=0),
+            resolver=f"py-rattler {version('py-rattler')}, uv {uv_version()}",
+        )
+
+    def _on_base(self, requirements: Requirements, pypi: list[PypiSpec]) -> tuple[str, Iterable[LockedPackage]]:
+        """Resolve wheels alone, for the interpreter that is there."""
+        python_version = requirements.target.base_python or requirements.python
+        target = PythonTarget(target=requirements.target, python_version=python_version)
+        solver, runtime = self._pypi_solver(requirements), self._specs(requirements.runtime)
+        wheels = solver.solve([*pypi, *runtime], target)
+        of_runtime = {wheel.name for wheel in wheels}
+        if pypi and runtime:
+            direct = {spec.name: f"{spec.name} @ {spec.url}" for spec in pypi if spec.url}
+            pins = [direct.get(wheel.name, f"{wheel.name}=={wheel.version}") for wheel in wheels]
+            of_runtime = {wheel.name for wheel in solver.solve(runtime, target, pins=pins)}
+        elif pypi:
+            of_runtime = set()
+        return python_version, [
+            replace(wheel, role="runtime") if wheel.name in of_runtime else wheel for wheel in wheels
+        ]
+
+    def _on_conda(self, requirements: Requirements, pypi: list[PypiSpec]) -> tuple[str, Iterable[LockedPackage]]:
+        """Resolve conda packages, then wheels on top of them. What the user asks of PyPI is not asked of conda too."""
+        named = {spec.name for spec in pypi}
+        moved = {name: spec for name, spec in requirements.runtime.items() if canonicalize_name(name) in named}
+        runtime = {name: spec for name, spec in requirements.runtime.items() if name not in moved}
+        solution = self._conda(requirements, runtime, pypi)
+        target = PythonTarget(target=requirements.target, python_version=solution.python_version)
+        wheels: tuple[Wheel, ...] = ()
+        if pypi:
+            wheels = self._pypi_solver(requirements).solve(
+                [*pypi, *self._specs(moved)], target, brought=solution.distributions
+            )
+        return solution.python_version, [*solution.packages, *wheels]
+
+    def _conda(self, requirements: Requirements, runtime: Mapping[str, str], pypi: list[PypiSpec]) -> CondaSolution:
+        return self._conda_solver.solve(
+            CondaRequest(
+                python=requirements.python,
+                packages=requirements.conda,
+                runtime=runtime,
+                limits={spec.name: spec.conda_version for spec in pypi if spec.conda_version},
+                channels=requirements.channels,
+                target=requirements.target,
+            )
+        )
+
+    def _pypi_solver(self, requirements: Requirements) -> PypiSolver:
+        config = IndexConfig.load(indexes=requirements.indexes, environ=self._settings.environ, folder=self._folder)
+        return PypiSolver(config=config, wheelhouse=self._wheelhouse, note=self._note, folder=self._folder)
+
+    def _specs(self, packages: Mapping[str, str]) -> list[PypiSpec]:
+        return [PypiSpec.parse(name, spec, folder=self._folder) for name, spec in packages.items()]
+
+
+if TYPE_CHECKING:
+    _: type[Resolver] = LockResolver

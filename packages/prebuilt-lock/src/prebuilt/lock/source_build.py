@@ -1,0 +1,90 @@
+"""Source that has no wheel: built on this machine if it is pure Python."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import parse_wheel_filename
+
+from prebuilt.core.errors import ResolveError
+from prebuilt.core.lock import Wheel
+from prebuilt.lock.index_config import IndexConfig
+from prebuilt.lock.pylock import DistFile, GitSource, PylockPackage
+from prebuilt.lock.remote_file import RemoteFiles
+from prebuilt.lock.targets import PythonTarget
+from prebuilt.lock.uv import interpreter, not_buildable, run_uv
+from prebuilt.lock.wheelhouse import WheelHouse
+
+_SOURCE_DATE_EPOCH = "1577836800"  # 2020-01-01: zip files cannot say 1970; wheels of the same source are the same bytes
+_REMEDY = (
+    "choose a version that has a wheel for this platform, take the package from conda (@conda), "
+    "or build the wheel on that platform and give it as '@ /path/to/the.whl'"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceBuilder:
+    """Builds wheels of source for any target, which pure Python allows."""
+
+    config: IndexConfig
+    files: RemoteFiles
+    wheelhouse: WheelHouse
+
+    def build(self, package: PylockPackage, target: PythonTarget) -> Wheel:
+        """Return the wheel of the package's source, kept in the wheelhouse.
+
+        Raises:
+            ResolveError: The build failed, or its result runs on one platform only.
+            FetchError: The source could not be downloaded.
+            DigestMismatchError: The source is not what the index says.
+        """
+        title = " ".join(filter(None, (package.name, package.version)))
+        with tempfile.TemporaryDirectory(prefix="prebuilt-build-") as folder:
+            source = self._source(package, Path(folder), title)
+            wheel = self._build(source, Path(folder) / "out", title, target)
+            _, _, _, tags = parse_wheel_filename(wheel.name)
+            if any(tag.platform != "any" for tag in tags) or target.rank(wheel.name) is None:
+                raise ResolveError(
+                    f"resolve {title} for {target}",
+                    reason=f"there is no fitting wheel, and its source needs compiling: here it gave {wheel.name}",
+                    remedy=_REMEDY,
+                )
+            return self.wheelhouse.add(wheel)
+
+    def _source(self, package: PylockPackage, folder: Path, title: str) -> Path:
+        """Return the folder or archive to build from."""
+        source = package.source
+        if isinstance(source, DistFile):
+            return source.local_path or self.files.download(source, folder)
+        if isinstance(source, GitSource):
+            return _checkout(source, folder / "repository", title)
+        if source is None:
+            raise ResolveError(f"build {title}", reason="there is neither a wheel nor source of it")
+        return source
+
+    def _build(self, source: Path, out: Path, title: str, target: PythonTarget) -> Path:
+        environ = self.config.uv_environment()
+        arguments = ["build", "--wheel", "--no-create-gitignore", "--out-dir", str(out), *self.config.uv_arguments]
+        done = run_uv(
+            [*arguments, "--python", interpreter(target.xy, environ), str(source)],
+            {**environ, "SOURCE_DATE_EPOCH": _SOURCE_DATE_EPOCH},
+        )
+        if done.returncode != 0:
+            raise not_buildable(f"resolve {title} for {target}", title, done.stderr)
+        return next(out.glob("*.whl"))
+
+
+def _checkout(source: GitSource, folder: Path, title: str) -> Path:
+    """Clone the repository at the commit that was locked, with its submodules."""
+    for command in (
+        ["git", "clone", "--quiet", "--no-checkout", source.url, str(folder)],
+        ["git", "-C", str(folder), "checkout", "--quiet", source.commit],
+        ["git", "-C", str(folder), "submodule", "--quiet", "update", "--init", "--recursive"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ResolveError(f"get the source of {title}", at=source.url, reason=done.stderr.strip())
+    return folder / (source.subdirectory or "")

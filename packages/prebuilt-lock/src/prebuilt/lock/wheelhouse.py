@@ -1,0 +1,70 @@
+"""Wheels that no index serves: built here, or brought by the user as files. Kept by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from prebuilt.core.errors import ResolveError
+from prebuilt.core.lock import Role, Wheel
+from prebuilt.core.storage import atomic_file, storage_errors
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WheelHouse:
+    """A folder of wheels by their SHA-256. Concurrent use, by threads and by processes, is fine."""
+
+    folder: Path
+
+    def add(self, path: Path, *, role: Role = "user") -> Wheel:
+        """Copy the wheel at `path` in and return it, with an empty URL.
+
+        Raises:
+            ResolveError: It is not there, or its name is not a wheel's.
+            StorageError: It cannot be read or copied.
+        """
+        try:
+            name, version, _, _ = parse_wheel_filename(path.name)
+        except InvalidWheelFilename as error:
+            raise ResolveError("use a local wheel", at=str(path), reason=str(error)) from error
+        if not path.is_file():
+            raise ResolveError("use a local wheel", at=str(path), reason="there is no such file")
+        digest = _sha256(path)
+        if self.path(digest, path.name) is None:
+            with (
+                storage_errors("copy a wheel", path),
+                path.open("rb") as source,
+                atomic_file(self._place(digest, path.name)) as copy,
+            ):
+                shutil.copyfileobj(source, copy, _CHUNK)
+        return Wheel(
+            name=canonicalize_name(name),
+            version=str(version),
+            filename=path.name,
+            url="",
+            sha256=digest,
+            size_bytes=path.stat().st_size,
+            role=role,
+        )
+
+    def path(self, sha256: str, filename: str) -> Path | None:
+        """Return where the wheel of that hash is, or None if it is not here. Its bytes were hashed when it came in, not now."""
+        place = self._place(sha256, filename)
+        return place if place.is_file() else None
+
+    def _place(self, sha256: str, filename: str) -> Path:
+        return self.folder / sha256[:2] / sha256 / filename
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with storage_errors("read a wheel", path), path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
