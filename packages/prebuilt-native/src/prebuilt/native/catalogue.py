@@ -1,0 +1,78 @@
+"""What is known about the layers of a repository: a document kept in the repository itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prebuilt.core.canonical import canonical_json
+from prebuilt.core.descriptor import Descriptor, check_digest
+from prebuilt.core.documents import DocumentStore
+from prebuilt.core.errors import InvalidValueError
+from prebuilt.core.spec import ImageSpec
+
+MAX_ENTRIES = 4000
+"""The oldest go first. An entry is some 250 bytes, so that reading a full catalogue is still one request of a megabyte."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownLayer:
+    """A layer that was pushed once: its descriptor, and the digest of its uncompressed tar."""
+
+    descriptor: Descriptor
+    diff_id: str
+
+    def __post_init__(self) -> None:
+        """Check the diff_id."""
+        check_digest(self.diff_id)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON form; the inverse of :meth:`from_json`."""
+        return {**self.descriptor.to_json(), "diffID": self.diff_id}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> KnownLayer:
+        """Read what :meth:`to_json` wrote."""
+        return cls(descriptor=Descriptor.from_json(data), diff_id=data["diffID"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """Layers by their key, for one platform and Python.
+
+    A hint: what it says must be checked against the repository before it is used, and what it lacks can be built. Two
+    writers at once may lose entries of one of them, which costs time later and nothing else.
+    """
+
+    documents: DocumentStore
+    name: str
+
+    @classmethod
+    def of(cls, spec: ImageSpec, documents: DocumentStore) -> Catalogue:
+        """Return the catalogue in which the layers of `spec` are."""
+        python = spec.lock.python_xy
+        return cls(documents=documents, name=f"layers-v1-{spec.base.platform.subdir}-py{python}-{spec.compression}")
+
+    def read(self) -> dict[str, KnownLayer]:
+        """Return all entries, oldest first; none where there is no catalogue, or none that can be read."""
+        data = self.documents.get(self.name)
+        if data is None:
+            return {}
+        try:
+            return {key: KnownLayer.from_json(layer) for key, layer in json.loads(data)["layers"]}
+        except (InvalidValueError, ValueError, KeyError, TypeError) as error:
+            _log.warning("the catalogue %s is damaged and will be written anew: %s", self.name, error)
+            return {}
+
+    def add(self, layers: Mapping[str, KnownLayer]) -> None:
+        """Write the entries that are there now and `layers`, unless all of them are there."""
+        there = self.read()
+        if all(there.get(key) == layer for key, layer in layers.items()):
+            return
+        merged = list({**there, **layers}.items())[-MAX_ENTRIES:]
+        self.documents.put(self.name, canonical_json({"layers": [[key, layer.to_json()] for key, layer in merged]}))

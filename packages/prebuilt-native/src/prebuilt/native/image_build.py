@@ -1,0 +1,207 @@
+"""One image from its plan to its tag: find what is there, make what is missing, write config and manifest."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+from prebuilt.core.build_service import BuildRequest, Cancellation
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.errors import BaseImageError, CancelledError
+from prebuilt.core.plan import PlannedLayer
+from prebuilt.core.progress import ImageProgress
+from prebuilt.core.settings import Settings
+from prebuilt.core.spec import IMAGE_FORMAT, PREFIX, ImageSpec
+from prebuilt.lock.install_target import InstallTarget
+from prebuilt.lock.installer import PackageInstaller, link_scripts_setting
+from prebuilt.native.catalogue import Catalogue, KnownLayer
+from prebuilt.native.layer_maker import LayerMaker
+from prebuilt.native.owners import Owners, label
+from prebuilt.native.workshop import Workbench
+from prebuilt.oci.copy import copy_layers
+from prebuilt.oci.documents import RepositoryDocuments
+from prebuilt.oci.extend import AddedLayer, ExtendedImage, extend_image
+from prebuilt.oci.image import ImageConfig, ImageManifest
+from prebuilt.oci.open import open_repository
+from prebuilt.oci.reference import Reference, parse_reference
+from prebuilt.oci.repository import Repository
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBuild:
+    """The work on one request, at a workbench."""
+
+    request: BuildRequest
+    progress: ImageProgress
+    workbench: Workbench
+    settings: Settings
+
+    def run(self) -> Descriptor:
+        """Return the descriptor of the pushed manifest."""
+        base = ImageManifest.parse(self._read_base_manifest())
+        known = self._known_layers()
+        missing = [layer for layer in self.request.plan.layers if layer.key not in known]
+        self.progress.add_total(sum(layer.size_bytes for layer in missing))
+        copying = self.workbench.once(
+            self.target.name, f"layers of {self.spec.base.digest}", partial(self._copy_base_layers, base)
+        )
+        made = self._make(missing, copying)
+        image = self._image(base, {**known, **made})
+        self.target.push_blob(image.config_descriptor, lambda: io.BytesIO(image.config))
+        self.request.cancellation.check()
+        descriptor = image.manifest_descriptor
+        self.target.put_manifest(self._reference.identifier, descriptor.media_type, image.manifest)
+        self._note_overlaps()
+        return descriptor
+
+    @property
+    def spec(self) -> ImageSpec:
+        """What is built."""
+        return self.request.spec
+
+    @cached_property
+    def target(self) -> Repository:
+        """Where the image goes."""
+        return open_repository(self._reference.repository, self.request.credentials, settings=self.settings)
+
+    @cached_property
+    def _reference(self) -> Reference:
+        return parse_reference(self.request.reference)
+
+    @cached_property
+    def _source(self) -> Repository:
+        return open_repository(self.spec.base.repository, settings=self.settings)
+
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        return Catalogue.of(self.spec, RepositoryDocuments(self.target))
+
+    @cached_property
+    def _owners(self) -> Owners:
+        return Owners()
+
+    def _known_layers(self) -> dict[str, KnownLayer]:
+        """Return the planned layers that the repository has, each asked for, since the catalogue is a hint."""
+        entries = self._catalogue.read()
+        hinted = {layer.key: entries[layer.key] for layer in self.request.plan.layers if layer.key in entries}
+        there = self.workbench.threads.map(self.target.has_blob, [known.descriptor.digest for known in hinted.values()])
+        return {key: known for (key, known), is_there in zip(hinted.items(), list(there), strict=True) if is_there}
+
+    def _make(self, layers: Sequence[PlannedLayer], copying: Future[None]) -> dict[str, KnownLayer]:
+        """Return `layers` once they and the base's are in the repository. What was made is catalogued, come what may."""
+        maker = self._maker()
+        largest_first = sorted(layers, key=lambda layer: -layer.size_bytes)
+        making = {
+            layer.key: self.workbench.once(self.target.name, layer.key, partial(maker.make, layer))
+            for layer in largest_first
+        }
+        try:
+            _wait_for_all([copying, *making.values()], self.request.cancellation)
+        finally:
+            made = {key: future.result() for key, future in making.items() if _went_well(future)}
+            self._catalogue.add(made)
+        return made
+
+    def _maker(self) -> LayerMaker:
+        lock, workbench = self.spec.lock, self.workbench
+        target = InstallTarget.of(lock)
+        installer = PackageInstaller(
+            workbench.files,
+            target,
+            compiler=workbench.compiler(lock.python_xy) if self.spec.bytecode else None,
+            work_dir=workbench.scratch,
+            link_scripts=link_scripts_setting(self.settings),
+            note=self.progress.note,
+        )
+        return LayerMaker(
+            spec=self.spec,
+            target=target,
+            installer=installer,
+            repository=self.target,
+            progress=self.progress,
+            cancellation=self.request.cancellation,
+            owners=self._owners,
+            scratch=workbench.scratch,
+        )
+
+    def _copy_base_layers(self, base: ImageManifest) -> None:
+        copy_layers(
+            base.layers,
+            self._source,
+            self.target,
+            progress=self.progress,
+            cancellation=self.request.cancellation,
+        )
+
+    def _image(self, base: ImageManifest, layers: Mapping[str, KnownLayer]) -> ExtendedImage:
+        spec = self.spec
+        added = [
+            AddedLayer(
+                descriptor=layers[planned.key].descriptor,
+                diff_id=layers[planned.key].diff_id,
+                created_by=f"metaflow-prebuilt: {planned.name}",
+            )
+            for planned in self.request.plan.layers
+        ]
+        identity = {
+            "metaflow-prebuilt.requirements": spec.lock.req_id,
+            "metaflow-prebuilt.lock": spec.lock.content_id,
+            "metaflow-prebuilt.image": spec.full_id,
+            "metaflow-prebuilt.format": str(IMAGE_FORMAT),
+        }
+        return extend_image(
+            base,
+            ImageConfig.parse(self._read_base_blob(base.config)),
+            added,
+            env=spec.env,
+            path_prepend=f"{PREFIX}/bin",
+            labels={**identity, **spec.labels},
+            annotations={**identity, "org.opencontainers.image.base.digest": spec.base.digest},
+        )
+
+    def _read_base_manifest(self) -> bytes:
+        base = self.spec.base
+        manifest = self._source.get_manifest(base.digest)
+        if manifest is None:
+            raise BaseImageError(
+                "read the base image",
+                at=f"{base.repository}@{base.digest}",
+                reason="it was there when its digest was looked up, and is gone now",
+                remedy="deploy again",
+            )
+        return manifest.data
+
+    def _read_base_blob(self, descriptor: Descriptor) -> bytes:
+        with self._source.open_blob(descriptor) as chunks:
+            return b"".join(chunks)
+
+    def _note_overlaps(self) -> None:
+        order = [label(package) for layer in self.request.plan.layers for package in layer.packages]
+        for sentence in self._owners.overlaps(order):
+            self.progress.note(sentence)
+
+
+def _wait_for_all(futures: Sequence[Future[Any]], cancellation: Cancellation) -> None:
+    """Wait until all are done; on the first failure, or Ctrl-C, stop the others, wait for them, and raise it."""
+    try:
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        failed = next((future for future in futures if future in done and future.exception()), None)
+        if failed is not None:
+            cancellation.cancel()
+            wait(futures)
+    except BaseException:  # Ctrl-C: layers under way look at the flag between chunks
+        cancellation.cancel()
+        wait(futures)
+        raise
+    errors = [error for future in futures if (error := future.exception())]
+    errors.sort(key=lambda error: isinstance(error, CancelledError))  # the cause before those that it stopped
+    if errors:
+        raise errors[0]
+
+
+def _went_well(future: Future[KnownLayer]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None

@@ -1,0 +1,68 @@
+"""The catalogue of layers: a hint that survives damage and concurrent writers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.documents import FolderDocuments
+from prebuilt.native import catalogue as module
+from prebuilt.native.catalogue import Catalogue, KnownLayer
+
+
+def layer(digit: str) -> KnownLayer:
+    """Return a layer whose digests are made of one digit."""
+    digest = "sha256:" + digit * 64
+    return KnownLayer(descriptor=Descriptor(media_type="m", digest=digest, size=5), diff_id=digest)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    """Return an empty catalogue in a folder."""
+    return Catalogue(documents=FolderDocuments(tmp_path), name="layers")
+
+
+def test_what_was_added_is_read(catalogue: Catalogue) -> None:
+    """Entries accumulate over writers, oldest first."""
+    assert catalogue.read() == {}
+    catalogue.add({"b": layer("b")})
+    catalogue.add({"a": layer("a")})
+    assert list(catalogue.read().items()) == [("b", layer("b")), ("a", layer("a"))]
+
+
+def test_nothing_is_written_when_nothing_is_new(catalogue: Catalogue, tmp_path: Path) -> None:
+    """A build that reused every layer leaves the document alone."""
+    catalogue.add({"a": layer("a")})
+    before = (tmp_path / "layers").stat().st_mtime_ns
+    catalogue.add({"a": layer("a")})
+    catalogue.add({})
+    assert (tmp_path / "layers").stat().st_mtime_ns == before
+
+
+def test_a_layer_that_was_made_anew_replaces_the_known_one(catalogue: Catalogue) -> None:
+    """The latest word on a key counts."""
+    catalogue.add({"a": layer("a")})
+    catalogue.add({"a": layer("b")})
+    assert catalogue.read() == {"a": layer("b")}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"layers": [["k", {"digest": "x"}]]}', b"[]", b'{"layers": 3}'])
+def test_a_damaged_catalogue_is_none(
+    catalogue: Catalogue, tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs time, not correctness, and the next writer mends it."""
+    (tmp_path / "layers").write_bytes(damage)
+    assert catalogue.read() == {}
+    assert "damaged" in caplog.text
+    catalogue.add({"a": layer("a")})
+    assert catalogue.read() == {"a": layer("a")}
+
+
+def test_the_oldest_entries_go_first(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The document stays small enough for one request."""
+    monkeypatch.setattr(module, "MAX_ENTRIES", 2)
+    for key in "abc":
+        catalogue.add({key: layer(key)})
+    assert list(catalogue.read()) == ["b", "c"]
