@@ -47,6 +47,14 @@ class CommandLineEngine(Engine):
     def gpu_arguments(self, count: int) -> Sequence[str]:
         """Return the arguments that give a container `count` GPUs."""
 
+    def engine_arguments(self) -> Sequence[str]:
+        """Return arguments of every run; PID 1 must be an init: a command would not get the signals that it has no handler for."""
+        return ("--init",)
+
+    def adapted(self, run: ContainerRun) -> ContainerRun:
+        """Return `run` in other words where the engine would refuse it."""
+        return run
+
     def pull_arguments(self, repository: str) -> Sequence[str]:  # noqa: ARG002 - most engines need none
         """Return the arguments that a pull from `repository` needs."""
         return ()
@@ -57,6 +65,7 @@ class CommandLineEngine(Engine):
 
     def start(self, run: ContainerRun, *, stdout: Output = None, stderr: Output = None) -> RunningContainer:
         """Pull or load what is missing; start. See :meth:`Engine.start`."""
+        run = self.adapted(run)
         name, image_env = self._ensure_image(run.image)
         user = self.user()
         variables, own = environment({**_person(user, image_env), **run.env}, os.environ)
@@ -64,7 +73,7 @@ class CommandLineEngine(Engine):
         program, *rest = run.command
         return CommandLineContainer(
             self._command_line,
-            [*arguments, *variables, f"--entrypoint={program}", name, *rest],
+            [*self.engine_arguments(), *arguments, *variables, f"--entrypoint={program}", name, *rest],
             own,
             stdout=stdout,
             stderr=stderr,

@@ -94,7 +94,7 @@ class CommandLineContainer(RunningContainer):
         self._files = tempfile.TemporaryDirectory(prefix=f"{LABEL}-")
         self._cid = Path(self._files.name) / "cid"
         program = command_line.path()
-        own = ["run", "--rm", "--init", f"--name={self._name}", f"--cidfile={self._cid}"]
+        own = ["run", "--rm", f"--name={self._name}", f"--cidfile={self._cid}"]
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", _GUARD, "sh", program, "rm", "--force", "--volumes", self._name],
             stdin=subprocess.PIPE,

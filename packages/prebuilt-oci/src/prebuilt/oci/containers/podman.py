@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from prebuilt.core.errors import ContainerError
 from prebuilt.oci.config import is_loopback
 from prebuilt.oci.containers.command_line_engine import ROOT, CommandLineEngine
+from prebuilt.oci.containers.run import ContainerRun
 from prebuilt.oci.reference import split_repository
+
+_INIT_FOLDERS = "/usr/libexec/podman:/usr/lib/podman:/usr/local/libexec/podman:/usr/local/lib/podman:/usr/bin"
+"""Source: podman's containers.conf(5), helper_binaries_dir and init_path."""
+
+_IN_FOLDER = 'mkdir -p -- "$0" && cd -- "$0" && exec "$@"'
 
 
 class PodmanEngine(CommandLineEngine):
@@ -22,6 +33,24 @@ class PodmanEngine(CommandLineEngine):
         if host.get("os") != "linux":
             raise ContainerError("use Podman", reason=f"it runs containers of {host.get('os')}, not of linux")
 
+    def engine_arguments(self) -> Sequence[str]:
+        """Keep this process's limits, and name another init if Podman's is missing: distributions only recommend it.
+
+        Podman would raise the limits of open files and processes, which not every root may. Its ``--ulimit=host`` raises them, too.
+        """
+        arguments: tuple[str, ...] = ("--init", *(_limits() if sys.platform == "linux" else ()))
+        if shutil.which("catatonit", path=_INIT_FOLDERS) is None and (
+            other := shutil.which("tini") or shutil.which("dumb-init")
+        ):
+            return (*arguments, f"--init-path={other}")
+        return arguments
+
+    def adapted(self, run: ContainerRun) -> ContainerRun:
+        """Have a shell make the working directory, which Podman does not if it is asked for: only that of the image."""
+        if run.workdir is None or run.workdir in {mount.target for mount in run.mounts}:
+            return run
+        return replace(run, workdir=None, command=("/bin/sh", "-c", _IN_FOLDER, run.workdir, *run.command))
+
     def user(self) -> str:
         """Return root: without root, Podman makes root inside the user outside, as the rootless engine here does."""
         return ROOT
@@ -34,3 +63,14 @@ class PodmanEngine(CommandLineEngine):
         """Allow plain HTTP for registries on this machine, as Docker does by itself."""
         host, _ = split_repository(repository)
         return ("--tls-verify=false",) if is_loopback(host.rpartition(":")[0] or host) else ()
+
+
+def _limits() -> tuple[str, ...]:
+    """Return the limits of this process; Podman itself has lowered that of processes to what the kernel can number."""
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = int(Path("/proc/sys/kernel/pid_max").read_text(encoding="ascii"))
+    soft, hard = (
+        most if limit == resource.RLIM_INFINITY else min(limit, most)
+        for limit in resource.getrlimit(resource.RLIMIT_NPROC)
+    )
+    return ("--ulimit=nofile={}:{}".format(*open_files), f"--ulimit=nproc={soft}:{hard}")
