@@ -37,14 +37,20 @@ def asked_of(step: Any) -> Asked | None:
     Raises:
         PrebuiltEnvironmentException: Its decorators ask for different Python versions.
     """
-    decorators = {deco.name: deco for deco in step.decorators if deco.name in REQUIREMENT_DECORATORS}
-    if not decorators or any(str(deco.attributes["disabled"]).lower() == "true" for deco in decorators.values()):
+    if is_disabled(step):
         return None
+    decorators = _requirement_decorators(step)
     return Asked(
         python=_python(step.name, [deco.asked_python for deco in decorators.values()]),
         conda=_packages(decorators.get("conda")),
         pypi=_packages(decorators.get("pypi")),
     )
+
+
+def is_disabled(step: Any) -> bool:
+    """Return whether `step` has no environment of its own: no decorator asks for one, or any of them is disabled."""
+    decorators = _requirement_decorators(step).values()
+    return not decorators or any(str(deco.attributes["disabled"]).lower() == "true" for deco in decorators)
 
 
 def compute_of(step: Any) -> Any | None:
@@ -55,13 +61,17 @@ def compute_of(step: Any) -> Any | None:
     return None
 
 
+def _requirement_decorators(step: Any) -> dict[str, Any]:
+    return {deco.name: deco for deco in step.decorators if deco.name in REQUIREMENT_DECORATORS}
+
+
 def _packages(deco: Any | None) -> dict[str, str]:
     packages = deco.attributes["packages"] if deco else {}
     return {name: "" if version is None else str(version).strip() for name, version in packages.items()}
 
 
 def _python(step_name: str, asked: list[str | None]) -> str | None:
-    wanted = sorted({python for python in asked if python}, key=len)
+    wanted = sorted({python for python in asked if python}, key=lambda python: (len(python), python))
     if not wanted:
         return None
     exact = wanted[-1]

@@ -45,6 +45,7 @@ class _PrebuiltStep:
     """What both step decorators do under ``--environment=prebuilt``; under others, what they always did."""
 
     name: str
+    step: str
     attributes: dict[str, Any]
     asked_python: str | None = None
     _is_prebuilt = False
@@ -124,7 +125,7 @@ class _PrebuiltFlow:
 # skip an inherited one without a word (metaflow/decorators.py, external_init).
 
 
-class PrebuiltCondaStepDecorator(_PrebuiltStep, CondaStepDecorator):  # type: ignore[misc]  # noqa: D101 - inherited
+class PrebuiltCondaStepDecorator(_PrebuiltStep, CondaStepDecorator):  # noqa: D101 - inherited
     __doc__ = CondaStepDecorator.__doc__
 
     def init(self) -> None:
@@ -132,7 +133,7 @@ class PrebuiltCondaStepDecorator(_PrebuiltStep, CondaStepDecorator):  # type: ig
         super().init()
 
 
-class PrebuiltPyPIStepDecorator(_PrebuiltStep, PyPIStepDecorator):  # type: ignore[misc]  # noqa: D101
+class PrebuiltPyPIStepDecorator(_PrebuiltStep, PyPIStepDecorator):  # noqa: D101
     __doc__ = PyPIStepDecorator.__doc__
 
     def init(self) -> None:

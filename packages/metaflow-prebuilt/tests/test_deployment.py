@@ -1,0 +1,288 @@
+"""What the launch process does with the steps of a flow: builds, pins, refuses, names its failures."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from types import SimpleNamespace
+
+import pytest
+from metaflow import FlowSpec, pypi, step
+
+from metaflow_extensions.prebuilt.deploy import deployment as deployment_module
+from metaflow_extensions.prebuilt.deploy.backends import Backends, choose_backends
+from metaflow_extensions.prebuilt.deploy.deployment import Deployment, StepToDeploy, set_image
+from metaflow_extensions.prebuilt.deploy.errors import clean_errors
+from metaflow_extensions.prebuilt.plugins.conda.asked import PrebuiltEnvironmentException, asked_of, compute_of
+from prebuilt.core.build_service import DockerBuildService
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.errors import PluginError, ResolveError, SettingError
+from prebuilt.core.image_registry import ImageRegistry
+from prebuilt.core.lock import Lock, Wheel
+from prebuilt.core.progress import LineProgress
+from prebuilt.core.settings import Settings
+from prebuilt.core.spec import BaseImage, BasePython
+
+OF_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+DIGEST = "sha256:" + "d" * 64
+BASE_DIGEST = "sha256:" + "b" * 64
+
+
+class Three(FlowSpec):
+    @pypi(packages={"six": "1.16.0"})
+    @step
+    def start(self):
+        self.next(self.same)
+
+    @pypi(packages={"six": "1.16.0"})
+    @step
+    def same(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Resolver:
+    """Resolves everything to one wheel, and counts."""
+
+    def __init__(self):
+        self.resolved = []
+
+    def resolve(self, requirements):
+        if "missing" in requirements.pypi:
+            raise ResolveError("resolve packages", reason="there is no missing 1.*")
+        self.resolved.append(requirements)
+        wheel = Wheel(
+            name="six", version="1.16.0", filename="six.whl", url="", sha256="a" * 64, size_bytes=1, role="user"
+        )
+        return Lock(
+            req_id=requirements.req_id,
+            target=requirements.target,
+            python_version="3.11.2",
+            python_source=requirements.python_source,
+            packages=(wheel,),
+            resolved_at=datetime.now(timezone.utc),
+            resolver="test",
+        )
+
+
+class Registry(ImageRegistry):
+    """Serves what it was told is there."""
+
+    reachable = True
+
+    def __init__(self):
+        self.there = set()
+
+    def image_tag(self, env_id):
+        return f"registry.example/images:{env_id.full_id}"
+
+    def push_credentials(self):
+        return {}
+
+    def pull_config(self, pull_tag):
+        return {"image_pull_policy": "IfNotPresent", "image_pull_secrets": "pull"}
+
+    def resolve(self, reference):
+        return Descriptor(media_type=OF_MANIFEST, digest=DIGEST, size=1) if reference in self.there else None
+
+    def is_reachable_from_cluster(self):
+        return self.reachable
+
+
+class Builder(DockerBuildService):
+    """Pushes by telling the registry."""
+
+    def __init__(self, registry):
+        self.registry, self.requests = registry, []
+
+    def build_and_push(self, *_, **__):
+        raise NotImplementedError
+
+    def build(self, request, progress):
+        self.requests.append(request)
+        self.registry.there.add(request.reference)
+        return Descriptor(media_type=OF_MANIFEST, digest=DIGEST, size=1)
+
+
+class Bases:
+    def get(self, reference, platform):
+        return BaseImage(
+            reference=reference,
+            repository="base.example/python",
+            digest=BASE_DIGEST,
+            platform=platform,
+            layer_count=1,
+            glibc="2.36",
+            python=BasePython(path="/usr/bin/python3", version="3.11.2"),
+        )
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """Return what deployments of this test share: registry, builder, resolver, and lines said to the user."""
+    registry = Registry()
+    world = SimpleNamespace(registry=registry, builder=Builder(registry), resolver=Resolver(), lines=[])
+    backends = Backends(builder=world.builder, registry=registry)
+    monkeypatch.setattr(deployment_module, "choose_backends", lambda *_: backends)
+    monkeypatch.setattr(deployment_module, "_bases", lambda *_: Bases())
+    return world
+
+
+@pytest.fixture
+def deploy(world, prepared):
+    """Return a function that deploys a flow with decorators of the command line; gives its steps and what came out."""
+
+    def deploy(flow_class, *specs, refresh=False, **environ):
+        flow, _ = prepared(flow_class, *specs)
+        deployment = Deployment(
+            settings=Settings(environ | {"METAFLOW_PREBUILT_CACHE_DIR": "cache"}, {}),
+            datastore_type="local",
+            refresh=refresh,
+            progress=LineProgress(world.lines.append),
+            resolver=world.resolver,
+        )
+        return flow, deployment.deploy(
+            [StepToDeploy(name=step.name, asked=asked_of(step), compute=compute_of(step)) for step in flow]
+        )
+
+    return deploy
+
+
+def test_compute_decorators_name_digests(deploy, world):
+    """After a deployment each step's compute decorator holds its image by digest."""
+    flow, deployed = deploy(Three, "container")
+    reference = f"registry.example/images@{DIGEST}"
+    assert compute_of(flow.start).attributes["image"] == reference
+    assert deployed.images["same"] == reference
+    assert len(world.builder.requests) == 1
+
+
+def test_what_is_there_is_not_built_again(deploy, world):
+    """A second deployment resolves nothing and builds nothing."""
+    deploy(Three, "container")
+    deploy(Three, "container")
+    assert len(world.resolver.resolved) == 1
+    assert len(world.builder.requests) == 1
+
+
+def test_refreshing_resolves_anew(deploy, world):
+    """The lock is made again on request; the image of an equal lock is reused."""
+    deploy(Three, "container")
+    deploy(Three, "container", refresh=True)
+    assert len(world.resolver.resolved) == 2
+    assert len(world.builder.requests) == 1
+
+
+def test_reuse_can_be_switched_off(deploy, world):
+    """METAFLOW_PREBUILT_REGISTRY_CACHE=0 builds each time."""
+    deploy(Three, "container")
+    deploy(Three, "container", METAFLOW_PREBUILT_REGISTRY_CACHE="0")
+    assert len(world.builder.requests) == 2
+
+
+def test_compression_is_a_setting(deploy, world):
+    """Older engines need gzip."""
+    deploy(Three, "container", METAFLOW_PREBUILT_COMPRESSION="gzip")
+    assert world.builder.requests[0].spec.compression == "gzip"
+    with pytest.raises(SettingError, match="COMPRESSION"):
+        deploy(Three, "container", METAFLOW_PREBUILT_COMPRESSION="lz4")
+
+
+def test_a_step_without_requirements_keeps_its_image_pinned(deploy):
+    """A container on this machine is run by digest, so an image that is kept is looked up."""
+    flow, deployed = deploy(Three, "container:image=python:3.9")
+    assert deployed.images["end"] == f"base.example/python@{BASE_DIGEST}"
+    assert compute_of(flow.end).attributes["image"] == deployed.images["end"]
+
+
+def test_on_a_cluster_it_keeps_it_as_it_was(deploy, on_kubernetes):
+    """What the cluster pulls by itself is not touched."""
+    flow, deployed = deploy(Three, "kubernetes:image=python:3.9")
+    assert compute_of(flow.end).attributes["image"] == "python:3.9"
+    assert "end" not in deployed.images
+
+
+def test_a_folder_of_this_machine_is_refused_before_anything_is_built(deploy, world, on_kubernetes):
+    """A cluster cannot pull from a layout: the message names the steps and the setting."""
+    world.registry.reachable = False
+    with pytest.raises(SettingError, match=r"METAFLOW_PREBUILT_IMAGE_REGISTRY.*start, same") as error:
+        deploy(Three, "kubernetes")
+    assert "--with container" in str(error.value)
+    assert not world.resolver.resolved
+
+
+def test_a_container_may_run_from_it(deploy, world):
+    """A container on this machine reads the folder."""
+    world.registry.reachable = False
+    assert deploy(Three, "container")[1].images
+
+
+def test_pull_settings_reach_decorators_that_know_them(deploy, on_kubernetes):
+    """What the registry wants set is set; one secret becomes the list that Kubernetes wants."""
+    flow, _ = deploy(Three, "kubernetes")
+    attributes = compute_of(flow.start).attributes
+    assert attributes["image_pull_policy"] == "IfNotPresent"
+    assert attributes["image_pull_secrets"] == ["pull"]
+
+
+def test_others_are_left_alone():
+    """A decorator is not given attributes that its command line would refuse."""
+    compute = SimpleNamespace(attributes={"image": "x"}, defaults={"image": None})
+    set_image(compute, SimpleNamespace(reference="y", pull_config={"image_pull_policy": "Always"}))
+    assert compute.attributes == {"image": "y"}
+
+
+def test_failures_become_one_clean_message():
+    """An error is one MetaflowException with the same words; asterisks survive Metaflow's markup."""
+    with pytest.raises(PrebuiltEnvironmentException) as raised, clean_errors():
+        raise ResolveError("resolve six", reason="there is no six 1.*", remedy="take another")
+    assert str(raised.value.message) == "tried to resolve six: there is no six 1.∗; take another"
+    assert isinstance(raised.value.__cause__, ResolveError)
+
+
+def test_ctrl_c_is_a_clean_message_too():
+    """Whoever stops a deployment is not shown a traceback."""
+    with pytest.raises(PrebuiltEnvironmentException, match="stopped"), clean_errors():
+        raise KeyboardInterrupt
+
+
+class TestBackends:
+    def test_the_embedded_pair_steps_in_where_nothing_is_configured(self, said):
+        """No Docker Hub user, so images go to a folder; one line says so and names both settings."""
+        chosen = said(Settings({}, {}))
+        assert type(chosen.builder).__name__ == "NativeBuilder"
+        assert type(chosen.registry).__name__ == "LayoutRegistry"
+        assert len(said.lines) == 1
+        assert "METAFLOW_PREBUILT_IMAGE_REGISTRY" in said.lines[0]
+        assert "METAFLOW_PREBUILT_BUILD_SERVICE" in said.lines[0]
+
+    def test_what_is_set_is_taken_without_a_word(self, said):
+        """An explicit choice needs no explanation."""
+        said(Settings({"METAFLOW_PREBUILT_IMAGE_REGISTRY": "layout", "METAFLOW_PREBUILT_BUILD_SERVICE": "native"}, {}))
+        assert said.lines == []
+
+    @pytest.mark.parametrize("name", ["METAFLOW_PREBUILT_IMAGE_REGISTRY", "METAFLOW_PREBUILT_BUILD_SERVICE"])
+    def test_what_is_set_is_never_overridden(self, said, name):
+        """A name that is not installed is an error that names the right setting."""
+        with pytest.raises(PluginError, match=f"(?s)nowhere.*{name}"):
+            said(Settings({name: "nowhere"}, {}))
+
+
+@pytest.fixture
+def said():
+    """Return a function that chooses backends, with the lines that it said as an attribute."""
+
+    def choose(settings):
+        return choose_backends(settings, LineProgress(choose.lines.append))
+
+    choose.lines = []
+    return choose
+
+
+@pytest.fixture
+def on_kubernetes(monkeypatch):
+    """Let @kubernetes be attached without a cluster or a remote datastore."""
+    path = "metaflow.plugins.kubernetes.kubernetes_decorator.KubernetesDecorator.step_init"
+    monkeypatch.setattr(path, lambda *_, **__: None)
