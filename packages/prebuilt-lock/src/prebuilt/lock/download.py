@@ -1,0 +1,122 @@
+"""One package file on its way to this machine: hashed while it is written, never used unless it is what the lock says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import final
+
+from prebuilt.core.errors import DigestMismatchError, without_credentials
+from prebuilt.core.lock import LockedPackage
+from prebuilt.core.storage import storage_errors
+
+Advance = Callable[[int], None]
+"""Told how many bytes more have come; a negative number when a download starts over."""
+
+Check = Callable[[], None]
+"""Called now and then; raises to stop the work."""
+
+
+class TransientError(Exception):
+    """A download failed in a way that may pass.
+
+    Attributes:
+        retry_after_s: What the server asked for; None where it said nothing.
+    """
+
+    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+        """Keep the reason and the wait."""
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+@final
+class Download:
+    """A temporary file that fills up. Use it as a context: the file is gone afterwards, unless it was kept."""
+
+    def __init__(self, package: LockedPackage, folder: Path, *, advance: Advance, check: Check) -> None:
+        """Make an empty file in `folder` for `package`."""
+        self.package = package
+        self._advance, self._check = advance, check
+        self._hash, self._size, self._is_kept = hashlib.sha256(), 0, False
+        with storage_errors(f"download {package.filename}", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f"{package.sha256[:12]}.", dir=folder)
+            self._file = os.fdopen(handle, "wb")
+        self.path = Path(name)
+
+    def __enter__(self) -> Download:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if not self._is_kept:
+            self.path.unlink(missing_ok=True)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that have come."""
+        return self._size
+
+    def write(self, data: bytes) -> None:
+        """Append `data`.
+
+        Raises:
+            DigestMismatchError: More came than the lock says.
+            StorageError: The disk is full.
+        """
+        self._check()
+        if self._size + len(data) > self.package.size_bytes:
+            raise self._mismatch(f"{self.package.size_bytes} bytes", "more")
+        with storage_errors(f"download {self.package.filename}", self.path.parent):
+            self._file.write(data)
+        self._hash.update(data)
+        self._size += len(data)
+        self._advance(len(data))
+
+    def start_over(self) -> None:
+        """Forget what has come."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._advance(-self._size)
+        self._hash, self._size = hashlib.sha256(), 0
+
+    def verify(self) -> None:
+        """Check that everything has come.
+
+        Raises:
+            DigestMismatchError: Size or hash differ from the lock.
+            StorageError: The disk is full.
+        """
+        with storage_errors(f"download {self.package.filename}", self.path.parent):
+            self._file.flush()
+        if self._size != self.package.size_bytes:
+            raise self._mismatch(f"{self.package.size_bytes} bytes", f"{self._size}")
+        if self._hash.hexdigest() != self.package.sha256:
+            raise self._mismatch(f"sha256:{self.package.sha256}", f"sha256:{self._hash.hexdigest()}")
+
+    def keep(self, path: Path) -> None:
+        """Move the file to `path`."""
+        with storage_errors(f"keep {self.package.filename}", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file.close()
+            self.path.chmod(0o644)
+            self.path.replace(path)
+        self.path, self._is_kept = path, True
+
+    def _mismatch(self, expected: str, actual: str) -> DigestMismatchError:
+        return digest_mismatch(self.package, expected=expected, actual=actual)
+
+
+def digest_mismatch(package: LockedPackage, *, expected: str, actual: str) -> DigestMismatchError:
+    """Return the error that says that a package file is not the one that was locked."""
+    return DigestMismatchError(
+        f"download {package.filename}",
+        at=without_credentials(package.url),
+        expected=expected,
+        actual=actual,
+        remedy="the file was changed after the lock was made: resolve again with METAFLOW_PREBUILT_REFRESH=1",
+    )

@@ -1,0 +1,169 @@
+"""The files of locked packages, on this machine and verified."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import final
+from urllib.parse import unquote, urlsplit
+
+from prebuilt.core.errors import DigestMismatchError, FetchError, without_credentials
+from prebuilt.core.lock import CondaPackage, LockedPackage, Wheel
+from prebuilt.core.retry import Backoff
+from prebuilt.core.settings import Settings
+from prebuilt.core.storage import storage_errors
+from prebuilt.lock.conda_download import CondaDownloader
+from prebuilt.lock.download import Advance, Check, Download, TransientError, digest_mismatch
+from prebuilt.lock.index_config import IndexConfig
+from prebuilt.lock.wheel_download import WheelDownloader
+from prebuilt.lock.wheelhouse import WheelHouse
+
+_CHUNK_BYTES = 1 << 20
+_STALE_S = 24 * 3600  # a download that a killed process left behind; none takes that long
+_SLICE_S = 0.2  # how soon a wait notices that it should stop
+
+
+@final
+class PackageFiles:
+    """Gives package files, from the network or from where they lie. Concurrent calls are fine.
+
+    Files are removed after use, since a package that was baked once is not needed again;
+    ``METAFLOW_PREBUILT_KEEP_DOWNLOADS=1`` keeps them.
+    """
+
+    def __init__(
+        self, settings: Settings, index_config: IndexConfig, cache_dir: Path, *, backoff: Backoff | None = None
+    ) -> None:
+        """Keep files below `cache_dir`, and reach indexes by `index_config`.
+
+        Raises:
+            SettingError: A setting is malformed.
+        """
+        self._wheels, self._conda = WheelDownloader(index_config), CondaDownloader()
+        self._wheelhouse = WheelHouse(cache_dir / "wheels")
+        self._downloads, self._kept = cache_dir / "downloads", cache_dir / "packages"
+        self._keep = settings.flag("PREBUILT_KEEP_DOWNLOADS", default=False)
+        self._backoff = backoff or Backoff()
+        self._swept = threading.Lock()
+
+    def __enter__(self) -> PackageFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections."""
+        self._wheels.close()
+
+    @contextlib.contextmanager
+    def get(
+        self, package: LockedPackage, *, advance: Advance = lambda _: None, check: Check = lambda: None
+    ) -> Iterator[Path]:
+        """Give the file of `package`, which is what the lock says: size and SHA-256 were checked.
+
+        Args:
+            package: Of a lock.
+            advance: Told the bytes that have come; in all, the package's size.
+            check: Called now and then; raises to stop.
+
+        Raises:
+            FetchError: It could not be downloaded, also after trying again, or is not on this machine where it should be.
+            DigestMismatchError: It is not what was locked.
+            StorageError: The disk is full or not writable.
+        """
+        local = self._local(package)
+        if local is not None:
+            _verify(local, package, advance, check)
+            yield local
+            return
+        kept = self._kept / package.sha256 / package.filename
+        if kept.is_file() and _is_intact(kept, package, advance, check):
+            yield kept
+            return
+        self._sweep()
+        with Download(package, self._downloads, advance=advance, check=check) as download:
+            self._fetch(download, check)
+            download.verify()
+            if self._keep:
+                download.keep(kept)
+            yield download.path
+
+    def _local(self, package: LockedPackage) -> Path | None:
+        """Return where the file lies by its nature; None if it is somewhere else."""
+        if not package.url and isinstance(package, Wheel):
+            path = self._wheelhouse.path(package.sha256, package.filename)
+            if path is None:
+                raise FetchError(
+                    f"find {package.filename}",
+                    reason="it was built, or lay, on the machine that resolved the requirements, and is not on this one",
+                    remedy="resolve again here, with METAFLOW_PREBUILT_REFRESH=1",
+                )
+            return path
+        parts = urlsplit(package.url)
+        if parts.scheme == "file":
+            return Path(unquote(parts.path))
+        return None
+
+    def _fetch(self, download: Download, check: Check) -> None:
+        package = download.package
+        attempt = self._conda.attempt if isinstance(package, CondaPackage) else self._wheels.attempt
+        waits_s = self._backoff.waits_s()
+        while True:
+            check()
+            try:
+                attempt(download)
+            except TransientError as error:
+                wait_s = next(waits_s, None)
+                if wait_s is None:
+                    raise FetchError(
+                        f"download {package.filename}",
+                        at=without_credentials(package.url),
+                        reason=f"{error} ({self._backoff.attempts} attempts)",
+                        remedy="check the network and the proxy",
+                    ) from error
+                _pause(max(wait_s, error.retry_after_s or 0.0), check)
+            else:
+                return
+
+    def _sweep(self) -> None:
+        """Remove, once, what killed processes left behind long ago."""
+        if not self._swept.acquire(blocking=False):
+            return
+        oldest = time.time() - _STALE_S
+        for path in self._downloads.glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # another process sweeps too
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def _verify(path: Path, package: LockedPackage, advance: Advance, check: Check) -> None:
+    digest = hashlib.sha256()
+    with storage_errors(f"read {package.filename}", path), path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            check()
+            digest.update(chunk)
+            advance(len(chunk))
+    if digest.hexdigest() != package.sha256:
+        raise digest_mismatch(package, expected=f"sha256:{package.sha256}", actual=f"sha256:{digest.hexdigest()}")
+
+
+def _is_intact(path: Path, package: LockedPackage, advance: Advance, check: Check) -> bool:
+    """Return whether a kept file is still what it was; a damaged one is downloaded again."""
+    try:
+        _verify(path, package, lambda _: None, check)
+    except DigestMismatchError:
+        return False
+    advance(package.size_bytes)
+    return True
+
+
+def _pause(wait_s: float, check: Check) -> None:
+    end_s = time.monotonic() + wait_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        check()
+        time.sleep(min(left_s, _SLICE_S))
