@@ -16,8 +16,7 @@ from typing import BinaryIO
 from prebuilt.core.descriptor import Descriptor, check_digest
 from prebuilt.core.errors import DigestMismatchError, RegistryError
 from prebuilt.core.storage import atomic_file, storage_errors
-from prebuilt.oci.compression import CHUNK_BYTES
-from prebuilt.oci.repository import Advance
+from prebuilt.oci.repository import CHUNK_BYTES, Advance
 
 _ABANDONED_AFTER_S = 24 * 3600  # no push takes this long
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP}

@@ -20,12 +20,10 @@ from prebuilt.oci.media_types import (
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
 )
+from prebuilt.oci.repository import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-CHUNK_BYTES = 1 << 20
-"""Size of the pieces in which content moves: large enough that Python's share, and its lock, does not matter."""
 
 DEFAULT_LEVELS: dict[Compression, int] = {"zstd": 1, "gzip": 2}
 """zstd 1 makes layers twice as fast as 3 and 15 % larger, and is read at the same speed: a cold bake is waited for, and the

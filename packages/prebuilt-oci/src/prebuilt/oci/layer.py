@@ -15,9 +15,9 @@ from prebuilt.core.errors import InvalidValueError, StorageError
 from prebuilt.core.spec import Compression
 from prebuilt.core.tree import DirectoryEntry, Entry, FileEntry, SymlinkEntry
 from prebuilt.oci import tar_header as tar
-from prebuilt.oci.compression import CHUNK_BYTES, ChunkReader, Compressor, decompress, layer_media_type, new_compressor
+from prebuilt.oci.compression import ChunkReader, Compressor, decompress, layer_media_type, new_compressor
 from prebuilt.oci.merged_tree import merge_entries
-from prebuilt.oci.repository import Advance
+from prebuilt.oci.repository import CHUNK_BYTES, Advance
 
 _PREFETCHED_ENTRIES = (
     64  # enough to keep a few compilers of bytecode busy; what they made and nobody took yet is in memory

@@ -35,4 +35,4 @@ def open_repository(
 def _registry_repository(name: str, credentials: Credentials | None, settings: Settings | None) -> RegistryRepository:
     from prebuilt.oci.client import RegistryRepository  # its HTTP client takes long to import, and a layout needs none
 
-    return RegistryRepository(name, credentials=credentials, settings=settings or Settings.load())
+    return RegistryRepository(name, credentials=credentials, settings=settings)

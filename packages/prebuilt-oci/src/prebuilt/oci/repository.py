@@ -9,6 +9,9 @@ from typing import BinaryIO, Protocol
 
 from prebuilt.core.descriptor import Descriptor
 
+CHUNK_BYTES = 1 << 20
+"""Content moves in pieces of at most this size: large enough that Python's share, and its lock, does not matter."""
+
 Advance = Callable[[int], None]
 """Told how many bytes more were moved."""
 
@@ -51,7 +54,9 @@ class Repository(Protocol):
         Broken downloads are resumed with ``Range`` where the place allows it.
         """
 
-    def push_blob(self, descriptor: Descriptor, source: Callable[[], BinaryIO], advance: Advance = lambda _: None) -> None:
+    def push_blob(
+        self, descriptor: Descriptor, source: Callable[[], BinaryIO], advance: Advance = lambda _: None
+    ) -> None:
         """Store a blob unless it is there. `source` opens its bytes from the start; it is called again for each retry."""
 
     def mount_blob(self, descriptor: Descriptor, source: str) -> bool:

@@ -1,0 +1,164 @@
+"""What our registries have in common, over a layout and over a registry in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prebuilt.core.credentials import Credentials
+from prebuilt.core.errors import BaseImageError, InvalidValueError, RegistryUnreachableError
+from prebuilt.core.image_registry import ImageRegistry
+from prebuilt.core.retry import Backoff
+from prebuilt.core.spec import EnvId
+from prebuilt.oci import open as opening
+from prebuilt.oci.client import RegistryRepository
+from prebuilt.oci.image import ImageManifest, descriptor_of
+from prebuilt.oci.layout import LayoutRepository
+from prebuilt.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from prebuilt.oci.open import open_repository
+from prebuilt.oci.reference import parse_reference
+from prebuilt.oci.registry import RepositoryRegistry
+from prebuilt.oci.repository import Repository
+from prebuilt.oci.transport import close_connections
+from prebuilt.testing.registry import InMemoryRegistry
+
+_: type[ImageRegistry] = RepositoryRegistry
+
+ENV_ID = EnvId("a" * 40, "b" * 40, "linux-aarch64")
+
+
+@pytest.fixture(params=["layout", "registry"])
+def name(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The name of a repository of either kind."""
+    if request.param == "layout":
+        yield f"oci:{tmp_path}/layout"
+        return
+    with InMemoryRegistry() as server:
+        yield server.repository("images")
+        close_connections()
+
+
+def put_image(repository: Repository, tag: str, config: bytes = b"{}") -> str:
+    """Store an image without layers; return its digest."""
+    descriptor = descriptor_of(config, OCI_CONFIG)
+    repository.push_blob(descriptor, lambda: io.BytesIO(config))
+    manifest = ImageManifest(config=descriptor, layers=())
+    return repository.put_manifest(tag, OCI_MANIFEST, manifest.to_bytes()).digest
+
+
+def test_tag_is_made_of_the_identities() -> None:
+    """The tag holds both identities and the platform, and is one that every registry accepts."""
+    tag = RepositoryRegistry("localhost:5000/me/images").image_tag(ENV_ID)
+    assert tag == f"localhost:5000/me/images:v1-{'a' * 40}-{'b' * 40}-linux-aarch64"
+    parsed = parse_reference(tag)
+    assert parsed.tag is not None
+    assert len(parsed.tag) <= 128
+    assert RepositoryRegistry("oci:/some/folder").push_tag(ENV_ID).startswith("oci:/some/folder:v1-a")
+
+
+def test_name_is_written_in_full() -> None:
+    """The repository's name is completed as Docker does, and a wrong one is refused at once."""
+    assert RepositoryRegistry("someone/images").repository == "docker.io/someone/images"
+    with pytest.raises(InvalidValueError):
+        RepositoryRegistry("Some One")
+
+
+def test_resolve(name: str) -> None:
+    """A tag resolves to what is served for it, to None if nothing is; references of other repositories do, too."""
+    registry = RepositoryRegistry(name)
+    tag = registry.image_tag(ENV_ID)
+    assert registry.resolve(tag) is None
+    assert not registry.image_exists(tag)
+    digest = put_image(open_repository(name), parse_reference(tag).identifier)
+    found = registry.resolve(tag)
+    assert found is not None
+    assert found.digest == digest
+    assert registry.resolve(f"{name}@{digest}") == found
+    assert registry.image_exists(tag)
+    assert RepositoryRegistry("oci:/nowhere/else").resolve(tag) == found
+
+
+def test_documents(name: str) -> None:
+    """Documents are kept in the repository itself."""
+    RepositoryRegistry(name).documents().put("lock-1", b"{}")
+    assert RepositoryRegistry(name).documents().get("lock-1") == b"{}"
+    assert open_repository(name).resolve("lock-1") is not None
+
+
+def test_base_image_identity(name: str) -> None:
+    """A base image is identified by the digest of its manifest for the platform."""
+    repository = open_repository(name)
+    amd64, arm64 = put_image(repository, "amd64", b'{"a":1}'), put_image(repository, "arm64", b'{"a":2}')
+    entries: list[dict[str, Any]] = []
+    for architecture in ("amd64", "arm64"):
+        descriptor = repository.resolve(architecture)
+        assert descriptor is not None
+        entries.append(descriptor.to_json() | {"platform": {"os": "linux", "architecture": architecture}})
+    repository.put_manifest("both", OCI_INDEX, json.dumps({"schemaVersion": 2, "manifests": entries}).encode())
+
+    registry = RepositoryRegistry(name)
+    assert registry.base_image_identity(f"{name}:both", "linux-64") == amd64
+    assert registry.base_image_identity(f"{name}:both", "linux/arm64") == arm64
+    assert registry.base_image_identity(f"{name}:amd64", "linux-64") == amd64
+    with pytest.raises(BaseImageError, match="linux/amd64, linux/arm64 only"):
+        registry.base_image_identity(f"{name}:both", "osx-arm64")
+    with pytest.raises(BaseImageError, match="does not have it"):
+        registry.base_image_identity(f"{name}:absent", "linux-64")
+
+
+def test_a_registry_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody answers an error comes, never None."""
+    with InMemoryRegistry() as server:
+        name = server.repository("images")
+    impatient = RegistryRepository(name, backoff=Backoff(attempts=1))
+    monkeypatch.setattr(opening, "_registry_repository", lambda *_: impatient)
+    with pytest.raises(RegistryUnreachableError):
+        RepositoryRegistry(name).resolve(f"{name}:v1")
+    close_connections()
+
+
+def test_what_needs_no_cloud() -> None:
+    """Nothing is needed to pull or push, until a backend says otherwise; a folder cannot be reached from elsewhere."""
+    registry = RepositoryRegistry("localhost/images")
+    assert registry.pull_config("x") == {}
+    assert registry.push_credentials() == {}
+    assert registry.is_reachable_from_cluster()
+    assert not RepositoryRegistry("oci:/folder").is_reachable_from_cluster()
+
+
+def test_credentials_are_for_the_own_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend's credentials go to its own repository, once, and to no other."""
+    opened: list[tuple[str, Credentials | None]] = []
+
+    def note(name: str, credentials: Credentials | None, settings: object) -> Repository:
+        opened.append((name, credentials))
+        return LayoutRepository(tmp_path / "layout")
+
+    secret = Credentials(username="me", secret="secret")
+
+    class Cloud(RepositoryRegistry):
+        def credentials(self, reference: str) -> Credentials | None:
+            return secret
+
+    monkeypatch.setattr(opening, "_registry_repository", note)
+    cloud = Cloud("cloud.example/images")
+    for reference in ("cloud.example/images:a", "cloud.example/images:b", "elsewhere.example/base:c"):
+        assert cloud.resolve(reference) is None
+    assert opened == [("cloud.example/images", secret), ("elsewhere.example/base", None)]
+
+
+def test_a_layout_needs_no_http_client() -> None:
+    """Over a layout the HTTP client, which is slow to import, stays unimported."""
+    code = (
+        "import sys; from prebuilt.oci.registry import RepositoryRegistry as R;"
+        "r = R('oci:/nowhere'); assert r.resolve('oci:/nowhere:x') is None; assert r.documents().get('x') is None;"
+        "heavy = {'httpx2', 'httpx', 'zstandard', 'isal'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
