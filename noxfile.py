@@ -91,7 +91,7 @@ def typing(session: nox.Session) -> None:
     """Check types, strictly, of the installed packages and of the tools of this repository."""
     install_built(session, *PACKAGES.values(), needs=(*HOUSE, "mypy", "tomli"))
     modules = [f"--package={package.module}" for package in PACKAGES.values()]
-    mypy = ("mypy", f"--config-file={ROOT / 'pyproject.toml'}", f"--cache-dir={ROOT / '.mypy_cache'}")
+    mypy = ("mypy", f"--config-file={ROOT / 'pyproject.toml'}", f"--cache-dir={ROOT}/.nox/mypy")
     with session.chdir(session.create_tmp()):  # away from the sources: what is installed is what is checked
         session.run(*mypy, *modules)
     session.run(*mypy, "tools", "noxfile.py")
