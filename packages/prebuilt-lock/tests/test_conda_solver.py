@@ -34,6 +34,8 @@ BASICS = [
     ListedPackage(name="blas", version="1.0"),
 ]
 
+Solve = Callable[..., dict[str, CondaPackage]]
+
 
 @pytest.fixture(autouse=True)
 def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,7 @@ def channel(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def solve(solver: CondaSolver, channel: str) -> Callable[..., dict[str, CondaPackage]]:
+def solve(solver: CondaSolver, channel: str) -> Solve:
     """Resolve with the basic channel; gives packages by name."""
 
     def solve(packages: dict[str, str], **more: object) -> dict[str, CondaPackage]:
@@ -71,7 +73,7 @@ def ask(solver: CondaSolver, channel: str, packages: dict[str, str], **more: obj
     return solver.solve(CondaRequest(packages=packages, **{**defaults, **more}))  # type: ignore[arg-type]
 
 
-def test_a_record_has_all_that_its_installation_needs(solve, channel: str):
+def test_a_record_has_all_that_its_installation_needs(solve: Solve, channel: str):
     """A locked package carries what repodata says: file, hash, size, dependencies, where site-packages is."""
     record = PYTHON.record()
     assert solve({})["python"] == CondaPackage(
@@ -89,7 +91,7 @@ def test_a_record_has_all_that_its_installation_needs(solve, channel: str):
     )
 
 
-def test_roles(solve):
+def test_roles(solve: Solve):
     """Python's closure is python, the rest of the runtime's is runtime, everything else is the user's."""
     packages = solve({"numpy": "", "idna": ""}, runtime={"requests": ">=2.21.0"})
     assert {name: package.role for name, package in packages.items()} == {
@@ -119,12 +121,12 @@ def test_roles(solve):
         ("*", "2.1.0"),
     ],
 )
-def test_version_specs(solve, spec: str, version: str):
+def test_version_specs(solve: Solve, spec: str, version: str):
     """Exact versions, prefixes, ranges, alternatives, builds and nothing at all are understood as conda does."""
     assert solve({"numpy": spec})["numpy"].version == version
 
 
-def test_python_version(solve):
+def test_python_version(solve: Solve):
     """X.Y takes the newest patch release, X.Y.Z that one."""
     assert solve({})["python"].version == "3.11.7"
     assert solve({}, python="3.11.5")["python"].version == "3.11.5"
@@ -240,7 +242,7 @@ class TestChannels:
 
 
 class TestNoSolution:
-    def test_unknown_package(self, solve, channel: str):
+    def test_unknown_package(self, solve: Solve, channel: str):
         """Package and channels are named."""
         with pytest.raises(ResolveError) as caught:
             solve({"nosuch": ">=1"})
@@ -254,25 +256,25 @@ class TestNoSolution:
         with pytest.raises(ResolveError, match=r"(?s)resolve old , numpy|numpy <1\.20"):
             ask(solver, channel, {"old": "", "numpy": "2.1.0"})
 
-    def test_malformed_spec(self, solve):
+    def test_malformed_spec(self, solve: Solve):
         """A spec that is none is quoted."""
         with pytest.raises(ResolveError, match="numpy: '>>2'"):
             solve({"numpy": ">>2"})
 
 
 class TestLimits:
-    def test_limits_choose_versions_without_adding_packages(self, solve):
+    def test_limits_choose_versions_without_adding_packages(self, solve: Solve):
         """What PyPI was asked for limits what conda brings, and brings nothing by itself."""
         found = solve({}, runtime={"numpy": ""}, limits={"numpy": "<2", "pandas": ">=2"})
         assert found["numpy"].version == "1.26.4"
         assert "pandas" not in found
 
-    def test_limits_that_cannot_be_kept_are_left_to_the_next_stage(self, solve):
+    def test_limits_that_cannot_be_kept_are_left_to_the_next_stage(self, solve: Solve):
         """Where conda has nothing within the limits it brings what it has; resolving wheels then tells of the clash."""
         assert solve({"numpy": "2.1.0"}, limits={"numpy": "<2"})["numpy"].version == "2.1.0"
 
 
-def test_from_a_running_event_loop(solve):
+def test_from_a_running_event_loop(solve: Solve):
     """A notebook's thread, in which a loop runs, can resolve."""
 
     async def notebook() -> str:
@@ -281,7 +283,7 @@ def test_from_a_running_event_loop(solve):
     assert asyncio.run(notebook()) == "3.11.7"
 
 
-def test_from_many_threads(solve):
+def test_from_many_threads(solve: Solve):
     """Threads may resolve at once with one solver."""
     with ThreadPoolExecutor(max_workers=4) as pool:
         found = list(pool.map(lambda spec: solve({"numpy": spec})["numpy"].version, ["1.26.4", "2.1.0"] * 4))

@@ -49,12 +49,12 @@ class RemoteFiles:
     def download(self, file: DistFile, folder: Path) -> Path:
         """Write the file into `folder` and return its path. Its hash is checked where the index states one."""
 
-        def save(client: httpx2.Client, file: DistFile) -> str:
+        def save(client: httpx2.Client, file: DistFile) -> None:
             with atomic_file(path) as target:
-                return _pour(client, file, target.write)[0]
+                _checked(file, _pour(client, file, target.write)[0])
 
         path = folder / file.filename
-        _checked(file, self._attempt(save, file))
+        self._attempt(save, file)
         return path
 
     def _attempt(self, do: Callable[..., T], file: DistFile, *more: object) -> T:
