@@ -185,7 +185,7 @@ def _mounts(flow_datastore: Any) -> Iterator[Mount]:
 
 
 def _local_root() -> Path:
-    return Path(LocalStorage.get_datastore_root_from_config(lambda *_, **__: None)).absolute()  # type: ignore[no-untyped-call]
+    return Path(LocalStorage.get_datastore_root_from_config(lambda *_, **__: None)).absolute()
 
 
 class _TimeLimitExceededError(Exception):

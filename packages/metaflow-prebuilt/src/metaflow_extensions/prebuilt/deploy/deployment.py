@@ -88,7 +88,7 @@ class Deployment:
         elsewhere = [step for step in steps if step.compute is not None]
         here = {step.name: step.asked for step in steps if step.compute is None and step.asked}
         backends = self._backends(elsewhere)
-        documents = (backends.registry.documents() if backends else None) or self._local_documents()
+        documents = (backends.registry.documents() if backends else None) or _local_documents(self.settings)
         baked = self._bake(elsewhere, backends, documents) if backends else {}
         pinned = self._pin(
             [step for step in elsewhere if step.asked is None and not step.leaves_this_machine], documents
@@ -124,7 +124,7 @@ class Deployment:
             return {}
         baker = Baker(
             resolver=self.resolver,
-            bases=_bases(self.settings, documents),
+            bases=_bases(self.settings, documents, self.progress),
             registry=backends.registry,
             builder=backends.builder,
             documents=documents,
@@ -155,7 +155,7 @@ class Deployment:
         pinned = {}
         for step in steps:
             compute: Any = step.compute
-            base = _bases(self.settings, documents).get(
+            base = _bases(self.settings, documents, self.progress).get(
                 compute.attributes["image"], Platform.parse(compute.target_platform)
             )
             pinned[step.name] = f"{base.repository}@{base.digest}"
@@ -183,9 +183,6 @@ class Deployment:
     def _compression(self) -> str:
         return self.settings.choice("PREBUILT_COMPRESSION", ("zstd", "gzip"), default="zstd")
 
-    def _local_documents(self) -> DocumentStore:
-        return FolderDocuments(cache_dir(self.settings) / "documents")
-
 
 def set_image(compute: Any, image: BakedImage) -> None:
     """Point a compute decorator at `image`, and set what the registry wants set in order to pull it.
@@ -209,6 +206,10 @@ def _progress(echo: Callable[..., None], *, quiet: bool) -> Progress:
     return LineProgress(lambda line: echo(line, no_bold=True))
 
 
+def _local_documents(settings: Settings) -> DocumentStore:
+    return FolderDocuments(cache_dir(settings) / "documents")
+
+
 # What follows is imported on use: a flow of which everything is baked already needs little of it.
 
 
@@ -218,10 +219,10 @@ def _resolver(settings: Settings, progress: Progress) -> Resolver:
     return LockResolver(settings, note=progress.note)
 
 
-def _bases(settings: Settings, documents: DocumentStore) -> BaseImages:
+def _bases(settings: Settings, documents: DocumentStore, progress: Progress) -> BaseImages:
     from prebuilt.oci.base import BaseImageLookup
 
-    return BaseImageLookup(settings, documents, cache_dir(settings))
+    return BaseImageLookup(settings, documents, _local_documents(settings), note=progress.note)
 
 
 def _has_interpreter(xy: str) -> bool:

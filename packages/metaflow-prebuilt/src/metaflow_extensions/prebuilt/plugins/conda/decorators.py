@@ -14,7 +14,7 @@ from metaflow.metadata_provider import MetaDatum
 from metaflow.plugins.pypi.conda_decorator import CondaFlowDecorator, CondaStepDecorator
 from metaflow.plugins.pypi.pypi_decorator import PyPIFlowDecorator, PyPIStepDecorator
 
-from .asked import REQUIREMENT_DECORATORS, asked_of
+from .asked import REQUIREMENT_DECORATORS, is_disabled
 
 IMAGE_VARIABLE = "METAFLOW_PREBUILT_IMAGE"
 """Names the image of a task, in that task."""
@@ -101,7 +101,7 @@ class _PrebuiltStep:
             return
         step = getattr(flow, step_name)
         first = next(deco for deco in step.decorators if deco.name in REQUIREMENT_DECORATORS)
-        if asked_of(step) is None or first is not self:
+        if is_disabled(step) or first is not self:
             return
         # Not the resolved path: a virtual environment's interpreter is a link to one whose folder holds other programs.
         folder = os.path.dirname(sys.executable)  # noqa: PTH120

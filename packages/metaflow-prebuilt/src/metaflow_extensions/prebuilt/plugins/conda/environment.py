@@ -11,7 +11,7 @@ from metaflow._vendor import click
 from metaflow.metaflow_environment import MetaflowEnvironment
 from metaflow.util import parse_spin_pathspec
 
-from .asked import asked_of, compute_of
+from .asked import asked_of, compute_of, is_disabled
 from .decorators import IMAGE_VARIABLE
 from .local_code import LocalCode
 
@@ -55,7 +55,7 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
 
     def is_disabled(self, step: Any) -> bool:
         """Return whether `step` runs without an environment of its own."""
-        return asked_of(step) is None
+        return is_disabled(step)
 
     def init_environment(self, echo: Callable[..., None], only_steps: Any = None) -> None:
         """Bake the images of all steps that run elsewhere, and make the environments of those that run here.
@@ -68,8 +68,11 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         if command == "package":
             return
         spun = _spun_step(context.params["pathspec"], self.flow.name) if command == "spin" else None
+        order = list(self.flow._graph.sorted_nodes)  # noqa: SLF001 - a flow itself lists its steps by name
         steps = [
-            step for step in self.flow if spun in (None, step.name) and (not only_steps or step.name in only_steps)
+            step
+            for step in sorted(self.flow, key=lambda step: order.index(step.name))
+            if spun in (None, step.name) and (not only_steps or step.name in only_steps)
         ]
         wanting = [(step.name, asked_of(step), None if spun else compute_of(step)) for step in steps]
         wanting = [(name, asked, to) for name, asked, to in wanting if asked or (to and to.name == "container")]
