@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from typing import Any
 
 import pytest
 from metaflow import decorators
-from metaflow.system_context import system_context
 
 from metaflow_extensions.prebuilt.plugins.conda.environment import PrebuiltCondaEnvironment
 
@@ -47,6 +47,14 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], Any]:
     return make
 
 
+def _announce(flow: Any, environment: PrebuiltCondaEnvironment) -> None:
+    """Tell newer releases of Metaflow what their command line tells them."""
+    if importlib.util.find_spec("metaflow.system_context"):
+        from metaflow.system_context import system_context
+
+        system_context._update(flow=flow, graph=flow._graph, environment=environment)
+
+
 def _copied(deco: Any) -> Any:
     attributes = {name: copy.deepcopy(deco.attributes[name]) for name in deco._user_defined_attributes}
     return type(deco)(attributes=attributes, statically_defined=True)
@@ -61,12 +69,14 @@ def prepared(fresh: Callable[[type], Any]) -> Callable[..., tuple[Any, PrebuiltC
         environment = PrebuiltCondaEnvironment(flow)
         environment.validate_environment(print, "local")
         datastore = SimpleNamespace(TYPE="local")
-        system_context._update(flow=flow, graph=flow._graph, environment=environment)
+        _announce(flow, environment)
         flow_hooks = (flow, flow._graph, environment, datastore, None, print, print)
         decorators._init_flow_decorators(*flow_hooks, {})
         if specs:
             decorators._attach_decorators(flow, list(specs))
             flow.__class__._init_graph()
+        for deco in (deco for step in flow for deco in step.decorators):
+            deco.external_init()  # older releases have their command line do it
         decorators._init_step_decorators(flow, flow._graph, environment, datastore, print)
         return flow, environment
 
