@@ -175,8 +175,8 @@ def _mounts(flow_datastore: Any) -> Iterator[Mount]:
     for root in sorted(roots):
         root.mkdir(parents=True, exist_ok=True)
         yield Mount(source=root, target=str(root))
-    for name in _FORWARDED_FILES:
-        path = Path(os.environ.get(name) or "/").absolute()
+    files = {Path(os.environ[name]).absolute() for name in _FORWARDED_FILES if os.environ.get(name)}
+    for path in sorted(files):
         if path.is_file():
             yield Mount(source=path, target=str(path), read_only=True)
     for folder in _FORWARDED_HOME_FOLDERS:
