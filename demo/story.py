@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from surroundings import look_around
+from surroundings import LOCAL, can_be_reached, make_locally
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE.parent / ".cache" / "demo"
 COMMAND = ("demo/flow.py", "--environment=prebuilt", "run", "--with", "container")
+_ENGINE = "METAFLOW_PREBUILT_CONTAINER_ENGINE"  # whoever wants to see it with another one may choose
 _LAUNCHED = "Workflow starting"
 _MADE, _FOUND = "image pushed", "image is there"
 
@@ -43,20 +44,22 @@ def main() -> int:
     """Tell it; return 0 if it went as it should."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-    surroundings = look_around(FOLDER)
-    print(f"{surroundings.note}\nEverything is kept in {FOLDER.relative_to(HERE.parent)}.", flush=True)
-    variables = {**_own_settings(), **surroundings.variables}
+    print(f"Everything is kept in {FOLDER.relative_to(HERE.parent)}.", flush=True)
+    variables = _own_settings()
+    if not can_be_reached():
+        print(LOCAL, flush=True)
+        variables |= make_locally(FOLDER)
     first = _run("First run: images are baked, each step runs inside its own.", variables)
     if first.status != 0:
         return first.status
     second = _run("Second run: the same command.", variables)
-    print(_table(first, second))
+    print(_table(first, second, _import_s(variables)))
     return second.status or int(first.made == 0 or second.made != 0)
 
 
 def _own_settings() -> dict[str, str]:
     """Return an environment in which nothing of the user's Metaflow is read or written."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("METAFLOW")}
+    kept = {name: value for name, value in os.environ.items() if name == _ENGINE or not name.startswith("METAFLOW")}
     return {
         **kept,
         "METAFLOW_HOME": str(FOLDER / "metaflow-home"),
@@ -98,13 +101,21 @@ def _run(heading: str, variables: Mapping[str, str]) -> Run:
     )
 
 
-def _table(first: Run, second: Run) -> str:
-    rows = [f"{'':<12}{'images baked':>14}{'found there':>13}{'until first task':>18}{'in all':>10}"]
+def _import_s(variables: Mapping[str, str]) -> float:
+    """Return the seconds that Metaflow takes to be imported, which every command begins with."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import metaflow.cli"], check=True, env=dict(variables))
+    return time.monotonic() - began
+
+
+def _table(first: Run, second: Run, import_s: float) -> str:
+    rows = [f"{'':<12}{'images baked':>14}{'found there':>13}{'deploy':>10}{'in all':>10}"]
     rows += [
-        f"{name:<12}{run.made:>14}{run.found:>13}{run.deploy_s:>16.1f} s{run.total_s:>8.1f} s"
+        f"{name:<12}{run.made:>14}{run.found:>13}{run.deploy_s - import_s:>8.1f} s{run.total_s:>8.1f} s"
         for name, run in (("first run", first), ("second run", second))
     ]
-    return "\n".join(["", *rows])
+    note = f"deploy: from the command to the first task, less the {import_s:.1f} s that importing Metaflow takes"
+    return "\n".join(["", *rows, "", note])
 
 
 if __name__ == "__main__":

@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from channel import make_channel
@@ -19,21 +17,14 @@ _PATIENCE_S = 3
 _PACKAGES = ("numpy>=2", "requests>=2.21")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What the flow is deployed with.
-
-    Attributes:
-        note: One line for the reader.
-        variables: Settings, as environment variables.
-    """
-
-    note: str
-    variables: Mapping[str, str] = field(default_factory=dict)
+LOCAL = (
+    "No container registry or no conda channel can be reached: the base image is made of this machine's own Python "
+    f"{sys.version_info.major}.{sys.version_info.minor} and libraries, the conda channel of wheels."
+)
 
 
-def look_around(folder: Path) -> Surroundings:
-    """Return the documented surroundings if they can be reached, else ones that are made in `folder`."""
+def can_be_reached() -> bool:
+    """Return whether the documented base image and conda-forge can be had from here."""
     from rattler import Channel
 
     places = (
@@ -41,15 +32,14 @@ def look_around(folder: Path) -> Surroundings:
         f"{Channel('conda-forge').base_url}noarch/repodata_shards.msgpack.zst",
     )
     with ThreadPoolExecutor() as pool:
-        if all(pool.map(_answers, places)):
-            return Surroundings(note="Base image and conda packages: Docker Hub and conda-forge.")
+        return all(pool.map(_answers, places))
+
+
+def make_locally(folder: Path) -> dict[str, str]:
+    """Make a base image and a conda channel in `folder`; return the settings that lead to them."""
     base = make_base_image(folder / "base", tag="python")
     channel = make_channel(folder / "conda", _PACKAGES)
-    return Surroundings(
-        note="No container registry or conda channel can be reached: the base image is made of this machine's own Python "
-        f"{sys.version_info.major}.{sys.version_info.minor} and libraries, the conda channel of wheels.",
-        variables={"METAFLOW_PREBUILT_BASE_IMAGE": base.reference, "CONDA_CHANNELS": channel.url},
-    )
+    return {"METAFLOW_PREBUILT_BASE_IMAGE": base, "CONDA_CHANNELS": channel.url}
 
 
 def _answers(url: str) -> bool:
