@@ -114,7 +114,7 @@ class _Environment:
         with _Prepared(self._lock.packages, installer, progress, stop) as prepared:
             for package, entries in prepared:
                 progress.state(f"installing {package.name}")
-                write_tree(_while_running(entries, stop), self._prefix)
+                write_tree(_sources(entries, stop), self._prefix)
         write_atomically(self._prefix / _MARKER, self._marker)
 
     @property
@@ -182,10 +182,12 @@ class _Prepared:
 _Open: TypeAlias = tuple[list[Entry], contextlib.ExitStack]
 
 
-def _while_running(entries: Iterable[Entry], cancellation: Cancellation) -> Iterator[Entry]:
+def _sources(entries: Iterable[Entry], cancellation: Cancellation) -> Iterator[Entry]:
+    """Yield all but bytecode that a package brings: it would outlive a source that a later package replaces."""
     for entry in entries:
         cancellation.check()
-        yield entry
+        if "/__pycache__/" not in f"/{entry.path}":
+            yield entry
 
 
 @contextlib.contextmanager
