@@ -295,6 +295,30 @@ class TestUpload:
         assert held(registry, descriptor) == BLOB
         assert registry.count("POST") == 2
 
+    @pytest.mark.usefixtures("small_chunks")
+    def test_a_registry_that_takes_no_chunks_gets_the_whole(
+        self, registry: InMemoryRegistry, repository: RegistryRepository
+    ) -> None:
+        """A refused PATCH is followed by one PUT, whatever the size."""
+        registry.fail("PATCH", "uploads", status=400, code="UNSUPPORTED", times=9)
+        descriptor = descriptor_of(BLOB)
+
+        repository.push_blob(descriptor, Source(BLOB))
+
+        assert held(registry, descriptor) == BLOB
+        assert [request.method for request in registry.requests] == ["HEAD", "POST", "PATCH", "POST", "PUT"]
+
+    def test_a_registry_that_takes_neither_is_an_error(
+        self, registry: InMemoryRegistry, repository: RegistryRepository
+    ) -> None:
+        """Both ways are tried once."""
+        registry.refuses_monolithic = 413
+        registry.fail("PATCH", "uploads", status=413, times=9)
+
+        with pytest.raises(RegistryError, match=r"413.*size limit"):
+            repository.push_blob(descriptor_of(BLOB), Source(BLOB))
+        assert registry.count("POST") == 2
+
     def test_a_wrong_digest_is_refused_by_the_registry(
         self, registry: InMemoryRegistry, repository: RegistryRepository
     ) -> None:

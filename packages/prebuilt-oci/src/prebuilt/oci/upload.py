@@ -1,4 +1,4 @@
-"""Uploading one blob: in one request where the registry takes it so, else in chunks that can be taken up again.
+"""Uploading one blob: in one request, or in chunks that can be taken up again; each where the registry refuses the other.
 
 Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs
 """
@@ -19,8 +19,9 @@ from prebuilt.oci.retrying import TransientError, with_retries
 from prebuilt.oci.session import Session
 from prebuilt.oci.transport import Answer, Body, Call
 
-MONOLITHIC_LIMIT_BYTES = 1 << 30
-"""Larger blobs go in chunks: a connection that breaks then costs a chunk, and proxies limit the size of a request."""
+MONOLITHIC_LIMIT_BYTES = 4 << 30
+"""Larger blobs go in chunks: many stores behind registries take no more than 5 GB at a time, and a connection that breaks then
+costs a chunk. Not sooner: some registries (Google's, for one) take one chunk at most, and all take a whole blob."""
 CHUNK_BYTES = 64 << 20
 PIECE_BYTES = 1 << 20
 """What is read and sent at a time."""
@@ -28,8 +29,8 @@ PIECE_BYTES = 1 << 20
 _COMMIT_TIMEOUT_S = 300.0
 """Registries read a large blob again before they answer."""
 
-_REFUSES_MONOLITHIC = frozenset({405, 411, 413, 415, 501})
-_REFUSES_MONOLITHIC_CODES = frozenset({"UNSUPPORTED", "SIZE_INVALID", "BLOB_UPLOAD_INVALID"})
+_REFUSES_THE_WAY = frozenset({405, 411, 413, 415, 416, 501})
+_REFUSES_THE_WAY_CODES = frozenset({"UNSUPPORTED", "SIZE_INVALID", "BLOB_UPLOAD_INVALID", "RANGE_INVALID"})
 _SESSION_GONE = 404
 _RANGE_INVALID = 416
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
@@ -68,6 +69,7 @@ class BlobUpload:
         self._tried = f"push blob {descriptor.digest}"
         self._told = 0
         self._in_chunks = descriptor.size > MONOLITHIC_LIMIT_BYTES
+        self._has_tried_both = False
 
     def run(self) -> None:
         """Upload; begin anew where an upload is lost.
@@ -91,9 +93,9 @@ class BlobUpload:
         except RegistryError as error:
             if error.status == _SESSION_GONE:  # the upload was forgotten; a new one may go through
                 raise TransientError(error) from error
-            if self._in_chunks or not _wants_chunks(error):
+            if self._has_tried_both or not _refuses_the_way(error):
                 raise
-            self._in_chunks = True
+            self._in_chunks, self._has_tried_both = not self._in_chunks, True
             raise TransientError(error, retry_after_s=0.0) from error
 
     def _start(self) -> _Place | None:
@@ -222,9 +224,9 @@ class BlobUpload:
             self._told = sent
 
 
-def _wants_chunks(error: RegistryError) -> bool:
+def _refuses_the_way(error: RegistryError) -> bool:
     """Return whether a refusal may be of the way in which the blob came, rather than of the blob."""
-    return error.status in _REFUSES_MONOLITHIC or error.code in _REFUSES_MONOLITHIC_CODES
+    return error.status in _REFUSES_THE_WAY or error.code in _REFUSES_THE_WAY_CODES
 
 
 def _skip(file: BinaryIO, size: int) -> None:
