@@ -12,7 +12,7 @@ from typing import Any
 from prebuilt.core.errors import ContainerError
 from prebuilt.oci.containers.command_line import CommandLine
 from prebuilt.oci.containers.command_line_run import CommandLineContainer, environment, run_arguments
-from prebuilt.oci.containers.engine import Engine, Output, RunningContainer
+from prebuilt.oci.containers.engine import Engine, Launch, Output
 from prebuilt.oci.containers.image import RunnableImage
 from prebuilt.oci.containers.image_archive import write_image_archive
 from prebuilt.oci.containers.image_source import ImageSource
@@ -63,21 +63,20 @@ class CommandLineEngine(Engine):
         """Return how many of these layers, from the bottom, an archive to be loaded may leave out."""
         return 0
 
-    def start(self, run: ContainerRun, *, stdout: Output = None, stderr: Output = None) -> RunningContainer:
-        """Pull or load what is missing; start. See :meth:`Engine.start`."""
+    def prepare(self, run: ContainerRun) -> Launch:
+        """Pull or load the image if it is missing. See :meth:`Engine.prepare`."""
         run = self.adapted(run)
         name, image_env = self._ensure_image(run.image)
         user = self.user()
         variables, own = environment({**_person(user, image_env), **run.env}, os.environ)
         arguments = run_arguments(run, user=user, gpus=self.gpu_arguments(run.gpus) if run.gpus else ())
         program, *rest = run.command
-        return CommandLineContainer(
-            self._command_line,
-            [*self.engine_arguments(), *arguments, *variables, f"--entrypoint={program}", name, *rest],
-            own,
-            stdout=stdout,
-            stderr=stderr,
-        )
+        words = [*self.engine_arguments(), *arguments, *variables, f"--entrypoint={program}", name, *rest]
+
+        def launch(stdout: Output, stderr: Output) -> CommandLineContainer:
+            return CommandLineContainer(self._command_line, words, own, stdout=stdout, stderr=stderr)
+
+        return launch
 
     def _ensure_image(self, reference: str) -> tuple[str, dict[str, str]]:
         """Return what the image is called in the engine, and its variables."""

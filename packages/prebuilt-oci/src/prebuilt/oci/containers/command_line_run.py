@@ -111,11 +111,11 @@ class CommandLineContainer(RunningContainer):
                 env=dict(env),
                 start_new_session=True,  # Ctrl-C at a terminal comes to this process alone, which passes it on: once
             )
+            self._tell_guard(f"{self._process.pid}\n")
         except BaseException:
-            self._dismiss_guard()
+            self._guard.communicate()  # the end of its pipe: it removes what there is
             self._files.cleanup()
             raise
-        self._tell_guard(f"{self._process.pid}\n")
 
     def send_signal(self, number: int) -> None:
         """Have the command line pass a signal on."""

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import IO, TypeAlias
 
@@ -38,6 +38,10 @@ class RunningContainer(ABC):
         """
 
 
+Launch: TypeAlias = Callable[[Output, Output], RunningContainer]
+"""Starts a command whose image is at hand; takes where its standard output and standard error go."""
+
+
 class Engine(ABC):
     """Runs commands in images. Concurrent calls are fine.
 
@@ -60,46 +64,68 @@ class Engine(ABC):
         return ()
 
     @abstractmethod
-    def start(self, run: ContainerRun, *, stdout: Output = None, stderr: Output = None) -> RunningContainer:
-        """Have the image at hand, start the command, and return without waiting for it.
-
-        What the command writes goes straight to `stdout` and `stderr`, unbuffered. The container ends with this process,
-        whatever ends this process.
+    def prepare(self, run: ContainerRun) -> Launch:
+        """Have the image at hand, which may take minutes; return what starts the command, in a moment.
 
         Raises:
-            ContainerError: It could not be started.
+            ContainerError: The image cannot be run here.
             RegistryError: The image could not be read.
             DigestMismatchError: The image is damaged.
             StorageError: The local disk is full or not writable.
         """
 
-    def run(self, run: ContainerRun, *, stdout: Output = None, stderr: Output = None) -> int:
-        """Start, pass signals on, wait; return the exit code. Raises what :meth:`start` and :meth:`RunningContainer.wait` do.
+    def start(self, run: ContainerRun, *, stdout: Output = None, stderr: Output = None) -> RunningContainer:
+        """Prepare and start the command, and return without waiting for it.
 
-        In the main thread SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command instead of this process while it runs.
+        What the command writes goes straight to `stdout` and `stderr`, unbuffered. The container ends with this process,
+        whatever ends this process. Raises what :meth:`prepare` does, and ContainerError if it cannot be started.
         """
-        container = self.start(run, stdout=stdout, stderr=stderr)
-        try:
-            with forwarding_to(container):
+        return self.prepare(run)(stdout, stderr)
+
+    def run(self, run: ContainerRun, *, stdout: Output = None, stderr: Output = None) -> int:
+        """Prepare, start, pass signals on, wait; return the exit code. Raises what the parts of it do.
+
+        In the main thread SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command instead of this process from when it starts to its
+        end. An exception from another signal's handler kills the container.
+        """
+        launch = self.prepare(run)
+        forwarding = _Forwarding()
+        with forwarding.during():
+            container = launch(stdout, stderr)
+            try:
+                forwarding.to(container)
                 return container.wait()
-        except BaseException:
-            container.kill()
-            raise
+            except BaseException:
+                container.kill()
+                raise
 
 
-@contextlib.contextmanager
-def forwarding_to(container: RunningContainer) -> Iterator[None]:
-    """Pass signals on to `container` during the body. Only the main thread can; elsewhere nothing is changed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class _Forwarding:
+    """Passes signals on, from the main thread only: elsewhere Python lets nobody handle them."""
 
-    def forward(number: int, _: FrameType | None) -> None:
-        container.send_signal(number)
+    def __init__(self) -> None:
+        self._container: RunningContainer | None = None
+        self._early: list[int] = []
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    @contextlib.contextmanager
+    def during(self) -> Iterator[None]:
+        """Handle signals in the body."""
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        before = {number: signal.signal(number, self._handle) for number in FORWARDED} if in_main_thread else {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def to(self, container: RunningContainer) -> None:
+        """Pass on to `container`, also what came while it was started."""
+        self._container = container
+        while self._early:
+            container.send_signal(self._early.pop(0))
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self._container is None:
+            self._early.append(number)
+        else:
+            self._container.send_signal(number)

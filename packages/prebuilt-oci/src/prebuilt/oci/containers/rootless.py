@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prebuilt.core.errors import ContainerError
-from prebuilt.oci.containers.engine import Engine, Output, RunningContainer
+from prebuilt.oci.containers.engine import Engine, Launch, Output, RunningContainer
 from prebuilt.oci.containers.image_source import ImageSource
 from prebuilt.oci.containers.kernel import setup_error
 from prebuilt.oci.containers.layer_store import LayerStore
@@ -44,7 +45,7 @@ class RootlessEngine(Engine):
         """Make a container with nothing in it. Raises ContainerError if this machine does not allow it."""
         if sys.platform != "linux":
             raise ContainerError("use the rootless engine", reason="it needs Linux", remedy="install Docker or Podman")
-        self._launch((), {"mounts": ()}, stdout=None, stderr=None).wait()
+        self._launch((), {"mounts": ()}, None, None).wait()
 
     def notes(self, run: ContainerRun) -> tuple[str, ...]:
         """Return a line for limits, which need a control group that ordinary users do not have."""
@@ -57,8 +58,8 @@ class RootlessEngine(Engine):
             return ()
         return (f"prebuilt: the rootless engine does not limit {' and '.join(limits)}; Docker and Podman do",)
 
-    def start(self, run: ContainerRun, *, stdout: Output = None, stderr: Output = None) -> RunningContainer:
-        """Unpack what is missing, mount, start. See :meth:`Engine.start`."""
+    def prepare(self, run: ContainerRun) -> Launch:
+        """Unpack the layers that are missing. See :meth:`Engine.prepare`."""
         if run.gpus:
             raise ContainerError(
                 "run a container with GPUs",
@@ -75,10 +76,10 @@ class RootlessEngine(Engine):
             "workdir": run.workdir or image.workdir,
             "mounts": [{"source": str(m.source), "target": m.target, "read_only": m.read_only} for m in run.mounts],
         }
-        return self._launch(layers, description, stdout=stdout, stderr=stderr)
+        return partial(self._launch, layers, description)
 
     def _launch(
-        self, layers: Sequence[Path], description: Mapping[str, Any], *, stdout: Output, stderr: Output
+        self, layers: Sequence[Path], description: Mapping[str, Any], stdout: Output, stderr: Output
     ) -> RootlessContainer:
         scratch = new_scratch(self._runs)
         folder = os.path.realpath(self._layers.folder if layers else scratch.folder)
