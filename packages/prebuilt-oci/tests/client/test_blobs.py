@@ -379,6 +379,15 @@ class TestMount:
 
         assert not repository.mount_blob(descriptor_of(BLOB), registry.repository("secret/python"))
 
+    def test_a_token_service_that_refuses_the_source_means_copy(
+        self, guarded_registry: InMemoryRegistry, open_repository: Callable[..., RegistryRepository]
+    ) -> None:
+        """Some refuse a token as soon as one of its scopes is not allowed."""
+        repository = open_repository(guarded_registry.repository("team/app"))
+        guarded_registry.fail("GET", "/token.*secret", status=403, code="DENIED")
+
+        assert not repository.mount_blob(descriptor_of(BLOB), guarded_registry.repository("secret/python"))
+
     def test_another_registry_is_not_asked(self, registry: InMemoryRegistry, repository: RegistryRepository) -> None:
         """Mounting works within one registry only."""
         assert not repository.mount_blob(descriptor_of(BLOB), "docker.io/library/python")

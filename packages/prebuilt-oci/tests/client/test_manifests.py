@@ -125,6 +125,17 @@ def test_passing_failures_are_tried_again(
     assert waits_s in ([0.5, 1.0, 7.0], [0.5, 7.0, 2.0])  # a drop and a status are different kinds of fault
 
 
+def test_a_limit_for_hours_is_not_waited_for(
+    registry: InMemoryRegistry, repository: RegistryRepository, waits_s: list[float]
+) -> None:
+    """A registry that asks for more than two minutes fails the deploy at once, with what to do."""
+    registry.fail("HEAD", "manifests", status=429, headers={"Retry-After": "21600"})
+
+    with pytest.raises(RateLimitedError, match="log in"):
+        repository.resolve("1")
+    assert waits_s == []
+
+
 @pytest.mark.parametrize(
     ("status", "code", "kind", "words"),
     [

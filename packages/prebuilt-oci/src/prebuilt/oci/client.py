@@ -16,7 +16,7 @@ import httpx2
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.errors import DigestMismatchError, RegistryError
+from prebuilt.core.errors import DigestMismatchError, ForbiddenError, RegistryError, UnauthorizedError
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
 from prebuilt.oci.download import BlobDownload
@@ -199,7 +199,10 @@ class RegistryRepository:
             headers={"Content-Length": "0"},
             scopes=frozenset({f"repository:{path}:pull"}),
         )
-        answer = self._session.request(call)
+        try:
+            answer = self._session.request(call)
+        except (UnauthorizedError, ForbiddenError):  # the token service's: no token for the source
+            return False
         if answer.status == _ACCEPTED:
             self._cancel_upload(answer)
         return answer.status == _CREATED

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from prebuilt.core.errors import RegistryError
 from prebuilt.core.retry import Backoff
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Sleep = Callable[[float], object]
@@ -40,5 +43,7 @@ def with_retries(work: Callable[[], T], *, backoff: Backoff, sleep: Sleep) -> T:
             wait_s = next(waits_s, None)
             if wait_s is None:
                 raise transient.error from transient
-            asked_s = transient.retry_after_s
-        sleep(wait_s if asked_s is None else asked_s)
+            if transient.retry_after_s is not None:
+                wait_s = transient.retry_after_s
+            _log.info("trying again in %.1f s: %s", wait_s, transient)
+        sleep(wait_s)

@@ -27,6 +27,8 @@ _MAX_REDIRECTS = 5
 _MAX_ANSWER_BYTES = 16 << 20
 """Four times what the distribution specification allows for a manifest, the largest thing that is read whole."""
 _MAX_ERROR_BYTES = 64 << 10
+_LONGEST_WAIT_S = 120
+"""A registry that asks for more (Docker Hub's limits are for hours) is not waited for: the user is told."""
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_WITH_BODY = frozenset({307, 308})
@@ -163,8 +165,10 @@ def refuse(call: Call, response: httpx2.Response, account: str) -> Exception:
         body=_read(call, response, _MAX_ERROR_BYTES),
         account=account,
     ).to_error()
-    if response.status_code in _TRANSIENT:
-        return TransientError(error, parse_retry_after(response.headers.get("Retry-After")))
+    asked = response.headers.get("Retry-After", "")
+    is_soon = not asked.isdigit() or int(asked) <= _LONGEST_WAIT_S
+    if response.status_code in _TRANSIENT and is_soon:
+        return TransientError(error, parse_retry_after(asked))
     return error
 
 
