@@ -32,18 +32,18 @@ class PodmanEngine(CommandLineEngine):
         host = json.loads(self._command_line.ask("info", "--format=json")).get("host") or {}
         if host.get("os") != "linux":
             raise ContainerError("use Podman", reason=f"it runs containers of {host.get('os')}, not of linux")
+        if sys.platform == "linux":
+            _find_init()
 
     def engine_arguments(self) -> Sequence[str]:
         """Keep this process's limits, and name another init if Podman's is missing: distributions only recommend it.
 
         Podman would raise the limits of open files and processes, which not every root may. Its ``--ulimit=host`` raises them, too.
         """
-        arguments: tuple[str, ...] = ("--init", *(_limits() if sys.platform == "linux" else ()))
-        if shutil.which("catatonit", path=_INIT_FOLDERS) is None and (
-            other := shutil.which("tini") or shutil.which("dumb-init")
-        ):
-            return (*arguments, f"--init-path={other}")
-        return arguments
+        if sys.platform != "linux":
+            return ("--init",)
+        init = _find_init()
+        return ("--init", *_limits(), *([f"--init-path={init}"] if init else []))
 
     def adapted(self, run: ContainerRun) -> ContainerRun:
         """Have a shell make the working directory, which Podman does not if it is asked for: only that of the image."""
@@ -63,6 +63,22 @@ class PodmanEngine(CommandLineEngine):
         """Allow plain HTTP for registries on this machine, as Docker does by itself."""
         host, _ = split_repository(repository)
         return ("--tls-verify=false",) if is_loopback(host.rpartition(":")[0] or host) else ()
+
+
+def _find_init() -> str | None:
+    """Return the init to name; None for Podman's own. It must be static, since an image may have no C library.
+
+    Raises:
+        ContainerError: There is none.
+    """
+    if shutil.which("catatonit", path=_INIT_FOLDERS):
+        return None
+    static = shutil.which("tini-static")
+    if static is None:
+        raise ContainerError(
+            "use Podman", reason="its init program is not installed", remedy="install the package catatonit"
+        )
+    return static
 
 
 def _limits() -> tuple[str, ...]:
