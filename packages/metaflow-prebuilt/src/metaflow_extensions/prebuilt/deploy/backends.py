@@ -31,21 +31,20 @@ def choose_backends(settings: Settings, progress: Progress) -> Backends:
     Raises:
         PluginError: What is set is not installed or cannot be made.
     """
-    registry = settings.get(IMAGE_REGISTRY)
-    builder = settings.get(BUILD_SERVICE)
-    notes = []
+    registry, builder = settings.get(IMAGE_REGISTRY), settings.get(BUILD_SERVICE)
+    said = []
     if registry is None:
         registry = DEFAULT_IMAGE_REGISTRY if _docker_hub_is_configured(settings) else EMBEDDED_IMAGE_REGISTRY
         if registry == EMBEDDED_IMAGE_REGISTRY:
-            notes.append(f"images are kept in a folder of this machine; METAFLOW_{IMAGE_REGISTRY} names a registry")
+            said.append(f"kept in a folder of this machine (METAFLOW_{IMAGE_REGISTRY} names another registry)")
     if builder is None:
         # A daemon cannot push into a folder, so the embedded registry brings the embedded builder with it.
         can_docker = registry != EMBEDDED_IMAGE_REGISTRY and DEFAULT_BUILD_SERVICE in BUILD_SERVICES.installed()
         builder = DEFAULT_BUILD_SERVICE if can_docker else EMBEDDED_BUILD_SERVICE
         if builder == EMBEDDED_BUILD_SERVICE:
-            notes.append(f"they are built without Docker; METAFLOW_{BUILD_SERVICE} names another builder")
-    if notes:
-        progress.note(f"prebuilt: {'; '.join(notes)}")
+            said.append(f"built without Docker (METAFLOW_{BUILD_SERVICE} names another builder)")
+    if said:
+        progress.note(f"prebuilt: images are {' and '.join(said)}")
     return Backends(builder=BUILD_SERVICES.get(builder), registry=IMAGE_REGISTRIES.get(registry))
 
 

@@ -15,7 +15,7 @@ from metaflow_extensions.prebuilt.deploy.requirements import image_requirements,
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
 from prebuilt.core.bake import BakedImage, Baker, BaseImages, StepImage
 from prebuilt.core.documents import DocumentStore, FolderDocuments
-from prebuilt.core.errors import SettingError
+from prebuilt.core.errors import BaseImageError, RegistryError, SettingError
 from prebuilt.core.locks import Locks, Resolver
 from prebuilt.core.platforms import Platform
 from prebuilt.core.progress import LineProgress, Progress, TerminalProgress
@@ -155,9 +155,16 @@ class Deployment:
         pinned = {}
         for step in steps:
             compute: Any = step.compute
-            base = _bases(self.settings, documents, self.progress).get(
-                compute.attributes["image"], Platform.parse(compute.target_platform)
-            )
+            image, platform = compute.attributes["image"], Platform.parse(compute.target_platform)
+            try:
+                base = _bases(self.settings, documents, self.progress).get(image, platform)
+            except (BaseImageError, RegistryError) as error:
+                raise BaseImageError(
+                    f"find the image of step {step.name}, which asks for no packages",
+                    at=image,
+                    reason=error.reason,
+                    remedy=f"give it another with @{compute.name}(image=…) or METAFLOW_DEFAULT_CONTAINER_IMAGE, or add @pypi",
+                ) from error
             pinned[step.name] = f"{base.repository}@{base.digest}"
         return pinned
 

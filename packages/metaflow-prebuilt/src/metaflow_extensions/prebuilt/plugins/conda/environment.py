@@ -139,9 +139,10 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         """
         if datastore_type != "local":
             return str(super()._get_install_dependencies_cmd(datastore_type))
+        python = self._python()
         return (
-            "if [ -z $METAFLOW_SKIP_INSTALL_DEPENDENCIES ]; then "
-            f"{self._python()} -m pip install -qqq --no-compile --no-cache-dir --disable-pip-version-check requests; fi"
+            f"if [ -z $METAFLOW_SKIP_INSTALL_DEPENDENCIES ]; then {python} -c 'import requests' 2>/dev/null || "
+            f"{python} -m pip install -qqq --no-compile --no-cache-dir --disable-pip-version-check requests; fi"
         )
 
     def _get_download_code_package_cmd(self, code_package_url: str, datastore_type: str) -> str:

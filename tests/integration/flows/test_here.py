@@ -1,0 +1,84 @@
+"""Steps without a compute decorator: they run on this machine, in their lock."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.metaflow, pytest.mark.slow]
+
+
+def test_steps_run_in_a_local_environment(place, client):
+    """The interpreter is that of an environment in the cache, which holds what the step asked for."""
+    outcome = place.run("everyday", "run")
+    assert outcome.code == 0, outcome.text
+    executable, version, image = client("EverydayFlow")["end"].task["place"].data
+    assert executable.startswith(place.variables["METAFLOW_PREBUILT_CACHE_DIR"])
+    assert (version, image) == ("1.16.0", None)
+
+
+def test_a_step_without_requirements_uses_the_users_interpreter(place):
+    """What asks for nothing runs as ever."""
+    outcome = place.run("bare", "run")
+    assert f"bare: {sys.executable}" in outcome.text
+
+
+def test_a_step_is_spun_here(place):
+    """`spin` runs one step again, in a local environment also if the run was in containers."""
+    assert place.run("everyday", "run").code == 0
+    outcome = place.run("everyday", "spin", "end")
+    assert outcome.code == 0, outcome.text
+    assert "[1, 4, 9]" in outcome.text
+
+
+def test_the_runner_needs_nothing_special(place):
+    """Metaflow's Runner runs a flow with the environment and the container."""
+    program = (
+        "import sys; from metaflow import Runner\n"
+        "with Runner(sys.argv[1], environment='prebuilt', show_output=False).run(word='runner') as running:\n"
+        "    print(running.status, running.run['end'].task['place'].data[1])\n"
+    )
+    script = place.folder / "program.py"
+    script.write_text(program)
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, script, place.command("everyday")[1]],
+        cwd=place.folder,
+        env=place.variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.split() == ["successful", "1.16.0"], done.stderr
+
+
+def test_it_is_the_default_where_so_configured(place):
+    """METAFLOW_DEFAULT_ENVIRONMENT does what --environment does."""
+    outcome = place.run("everyday", "run", METAFLOW_DEFAULT_ENVIRONMENT="prebuilt")
+    assert outcome.code == 0, outcome.text
+
+
+def test_an_unknown_package_is_one_clean_message(place):
+    """The message names the package; nothing is started, there is no traceback."""
+    outcome = place.run("unknown", "spin", "start")
+    assert outcome.code == 1
+    assert "no-such-package-of-metaflow-prebuilt" in outcome.text
+    assert "Traceback" not in outcome.text
+
+
+def test_a_cluster_is_refused_a_folder_of_this_machine(place):
+    """A deployment to Argo with the registry `layout` ends before anything is built, naming the setting."""
+    outcome = place.run(
+        "unknown",
+        "--datastore=s3",
+        *("argo-workflows", "create", "--only-json"),
+        METAFLOW_DATASTORE_SYSROOT_S3="s3://nowhere/metaflow",
+        AWS_EC2_METADATA_DISABLED="true",
+    )
+    assert outcome.code == 1
+    assert "METAFLOW_PREBUILT_IMAGE_REGISTRY" in outcome.text
+    assert "step start" in outcome.text
+    assert "Traceback" not in outcome.text
