@@ -30,14 +30,17 @@ def conda_config() -> Config:
         raise SettingError("rattler's configuration", reason=str(error), remedy="mend the file") from error
 
 
-def conda_client() -> Client:
+def conda_client(*, max_retries: int = 3) -> Client:
     """Return a client with rattler's configuration and credentials.
 
     Credentials come from ``RATTLER_AUTH_FILE``, the keyring, ``~/.rattler/credentials.json`` and netrc.
+
+    Args:
+        max_retries: How often it tries a request again by itself; none where the caller does.
     """
     from rattler import Client
 
-    return Client.from_config(conda_config(), user_agent="metaflow-prebuilt")
+    return Client.from_config(conda_config(), max_retries=max_retries, user_agent="metaflow-prebuilt")
 
 
 def channel_config(folder: Path) -> ChannelConfig:

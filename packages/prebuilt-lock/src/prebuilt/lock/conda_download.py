@@ -48,7 +48,7 @@ class CondaDownloader:
     def _client(self) -> Client:
         with self._lock:
             if self._made is None:
-                self._made = conda_client()
+                self._made = conda_client(max_retries=0)
             return self._made
 
 

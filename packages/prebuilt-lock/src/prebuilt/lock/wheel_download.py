@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import httpx2
 
 _TIMEOUT_S = 60.0
-_CHUNK_BYTES = 1 << 20
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -76,7 +75,9 @@ class WheelDownloader:
             raise _failure(download, f"HTTP status {status}", remedy)
         if download.size_bytes and not _continues(answer, download.size_bytes):
             download.start_over()
-        for chunk in answer.iter_raw(_CHUNK_BYTES):
+        for (
+            chunk
+        ) in answer.iter_raw():  # as it comes: what waits to fill a larger chunk would be lost with the connection
             download.write(chunk)
         if download.size_bytes < download.package.size_bytes and "Content-Length" not in answer.headers:
             raise TransientError("the connection ended early")

@@ -1,0 +1,309 @@
+"""Package files: downloaded, resumed, verified, refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from prebuilt.core.errors import CancelledError, DigestMismatchError, FetchError, StorageError
+from prebuilt.core.lock import CondaPackage, Wheel
+from prebuilt.core.retry import Backoff
+from prebuilt.core.settings import Settings
+from prebuilt.lock.fetch import PackageFiles
+from prebuilt.lock.index_config import IndexConfig
+from prebuilt.lock.wheelhouse import WheelHouse
+from prebuilt.testing.conda_channel import CondaChannel, serve_channel
+from prebuilt.testing.python_index import make_wheel
+
+DATA = bytes(range(256)) * 20_000
+NAME = "demo-1.0-py3-none-any.whl"
+IMMEDIATELY = Backoff(attempts=3, base_s=0.0)
+
+MakeFiles = Callable[..., PackageFiles]
+Lock = Callable[..., CondaPackage]
+
+
+@dataclass
+class FlakyServer:
+    """Serves DATA, badly at first: each fault is for one request."""
+
+    url: str = ""
+    faults: list[str] = field(default_factory=list)
+    ranges: list[str | None] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """Answer one request, well or badly."""
+        fault = self.faults.pop(0) if self.faults else ""
+        wanted = request.headers.get("Range")
+        self.ranges.append(wanted)
+        self.authorizations.append(request.headers.get("Authorization"))
+        if fault.isdigit():
+            request.send_response(int(fault))
+            request.send_header("Retry-After", "0")
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and fault != "no ranges" else 0
+        request.send_response(206 if start else 200)
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
+        body = b"x" * len(DATA) if fault == "other bytes" else DATA * 2 if fault == "longer" else DATA[start:]
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body[: len(DATA) // 2 - start] if fault == "cut" else body)
+        request.close_connection = fault == "cut"
+
+
+@pytest.fixture
+def server() -> Iterator[FlakyServer]:
+    """Give a server on loopback whose faults a test chooses."""
+    flaky = FlakyServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            flaky.answer(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.daemon_threads = True
+        flaky.url = f"http://127.0.0.1:{http.server_port}/{NAME}"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield flaky
+        http.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def make_files(tmp_path: Path) -> Iterator[MakeFiles]:
+    """Give a function that makes PackageFiles with an empty cache."""
+    made: list[PackageFiles] = []
+
+    def make(config: IndexConfig | None = None, **settings: str) -> PackageFiles:
+        environ = {f"METAFLOW_PREBUILT_{name}": value for name, value in settings.items()}
+        files = PackageFiles(Settings(environ, {}), config or IndexConfig(), tmp_path / "cache", backoff=IMMEDIATELY)
+        made.append(files)
+        return files
+
+    yield make
+    for files in made:
+        files.close()
+
+
+def _wheel(url: str, data: bytes = DATA) -> Wheel:
+    return Wheel(
+        name="demo",
+        version="1.0",
+        filename=NAME,
+        url=url,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        role="user",
+    )
+
+
+def _left_behind(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_wheel_is_there_inside_the_context_and_gone_after(server: FlakyServer, make_files: MakeFiles, tmp_path: Path):
+    """Its bytes are what was locked, progress adds up to its size, and the disk is given back."""
+    came: list[int] = []
+    with make_files().get(_wheel(server.url), advance=came.append) as path:
+        assert path.read_bytes() == DATA
+    assert sum(came) == len(DATA)
+    assert _left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("fault", ["cut", "503", "429", "500"])
+def test_a_passing_failure_is_tried_again(server: FlakyServer, make_files: MakeFiles, fault: str):
+    """Two failures in a row are survived."""
+    server.faults = [fault, fault]
+    with make_files().get(_wheel(server.url)) as path:
+        assert path.read_bytes() == DATA
+
+
+def test_a_cut_download_is_resumed_where_it_stopped(server: FlakyServer, make_files: MakeFiles):
+    """The second request asks for the missing half only."""
+    server.faults = ["cut"]
+    came: list[int] = []
+    with make_files().get(_wheel(server.url), advance=came.append) as path:
+        assert path.read_bytes() == DATA
+    assert server.ranges == [None, f"bytes={len(DATA) // 2}-"]
+    assert sum(came) == len(DATA)
+    assert min(came) > 0
+
+
+def test_a_server_that_cannot_resume_sends_all_again(server: FlakyServer, make_files: MakeFiles):
+    """What came before is dropped, and progress goes back with it."""
+    server.faults = ["cut", "no ranges"]
+    came: list[int] = []
+    with make_files().get(_wheel(server.url), advance=came.append) as path:
+        assert path.read_bytes() == DATA
+    assert sum(came) == len(DATA)
+
+
+def test_a_failure_that_does_not_pass_is_told(server: FlakyServer, make_files: MakeFiles, tmp_path: Path):
+    """After the last attempt the error names file, place, reason and how often it was tried."""
+    server.faults = ["503"] * 9
+    with pytest.raises(FetchError, match=rf"download {NAME} at http://127.*HTTP status 503 \(3 attempts\)"):
+        make_files().get(_wheel(server.url)).__enter__()
+    assert len(server.ranges) == 3
+    assert _left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"), [("404", "check the URL"), ("401", "credentials"), ("403", "credentials")]
+)
+def test_a_refusal_is_not_tried_again(server: FlakyServer, make_files: MakeFiles, status: str, remedy: str):
+    """The answer would be the same; the error says what to do."""
+    server.faults = [status]
+    with pytest.raises(FetchError, match=f"HTTP status {status}.*{remedy}"):
+        make_files().get(_wheel(server.url)).__enter__()
+    assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize("fault", ["other bytes", "longer"])
+def test_a_file_that_is_not_what_was_locked_is_refused(
+    server: FlakyServer, make_files: MakeFiles, tmp_path: Path, fault: str
+):
+    """Nobody gets to see it, and nothing of it stays."""
+    server.faults = [fault]
+    with pytest.raises(DigestMismatchError, match=f"download {NAME}.*expected .*METAFLOW_PREBUILT_REFRESH=1"):
+        make_files(KEEP_DOWNLOADS="1").get(_wheel(server.url)).__enter__()
+    assert _left_behind(tmp_path) == []
+
+
+def test_a_host_that_does_not_answer_is_told(make_files: MakeFiles):
+    """Nobody listens on port 9."""
+    with pytest.raises(FetchError, match="check the network and the proxy"):
+        make_files().get(_wheel(f"http://127.0.0.1:9/{NAME}")).__enter__()
+
+
+def test_credentials_of_the_index_are_shown_to_it(server: FlakyServer, make_files: MakeFiles):
+    """A lock has none; those of the user's configuration are used."""
+    config = IndexConfig(known=(server.url.replace("://", "://me:secret@").rpartition("/")[0] + "/simple",))
+    with make_files(config).get(_wheel(server.url)):
+        pass
+    assert server.authorizations == ["Basic " + base64.b64encode(b"me:secret").decode()]
+
+
+def test_downloads_are_kept_where_that_is_asked_for(server: FlakyServer, make_files: MakeFiles):
+    """The second use asks nobody; a kept file that was damaged is downloaded again."""
+    files = make_files(KEEP_DOWNLOADS="1")
+    with files.get(_wheel(server.url)) as path:
+        pass
+    came: list[int] = []
+    with files.get(_wheel(server.url), advance=came.append) as again:
+        assert again == path
+    assert len(server.ranges) == 1
+    assert sum(came) == len(DATA)
+    path.write_bytes(b"damaged")
+    with files.get(_wheel(server.url)) as mended:
+        assert mended.read_bytes() == DATA
+    assert len(server.ranges) == 2
+
+
+def test_a_wheel_that_was_built_here_is_used_where_it_lies(make_files: MakeFiles, tmp_path: Path):
+    """It comes from the wheelhouse, and stays there."""
+    wheel = WheelHouse(tmp_path / "cache" / "wheels").add(make_wheel(tmp_path, "demo", "1.0"))
+    for _ in range(2):
+        with make_files().get(wheel) as path:
+            assert path.name == NAME
+
+
+def test_a_wheel_that_was_built_elsewhere_must_be_resolved_again(make_files: MakeFiles):
+    """A shared lock may name a wheel that only another machine has."""
+    with pytest.raises(FetchError, match="is not on this one; resolve again here, with METAFLOW_PREBUILT_REFRESH=1"):
+        make_files().get(_wheel("")).__enter__()
+
+
+def test_a_cancelled_download_stops_and_leaves_nothing(server: FlakyServer, make_files: MakeFiles, tmp_path: Path):
+    """What `check` raises comes through as it is."""
+
+    def check() -> None:
+        raise CancelledError("go on", reason="other work failed")
+
+    with pytest.raises(CancelledError):
+        make_files().get(_wheel(server.url), check=check).__enter__()
+    assert _left_behind(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_swept_up(server: FlakyServer, make_files: MakeFiles, tmp_path: Path):
+    """Old downloads go; one that may be under way stays."""
+    folder = tmp_path / "cache" / "downloads"
+    folder.mkdir(parents=True)
+    old, new = folder / "old", folder / "new"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    with make_files().get(_wheel(server.url)):
+        assert not old.exists()
+        assert new.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_cache_is_a_storage_error(server: FlakyServer, make_files: MakeFiles, tmp_path: Path):
+    """The error names the setting that moves the cache."""
+    (tmp_path / "cache").mkdir(mode=0o555)
+    with pytest.raises(StorageError, match="METAFLOW_PREBUILT_CACHE_DIR"):
+        make_files().get(_wheel(server.url)).__enter__()
+
+
+def test_a_cache_that_is_no_folder_is_a_storage_error(server: FlakyServer, make_files: MakeFiles, tmp_path: Path):
+    """Whatever is wrong with the disk, the error names the place."""
+    (tmp_path / "cache").write_bytes(b"")
+    with pytest.raises(StorageError, match="cache"):
+        make_files().get(_wheel(server.url)).__enter__()
+
+
+def test_a_conda_package_is_downloaded_and_verified(channel: CondaChannel, conda_package: Lock, make_files: MakeFiles):
+    """Rattler brings the bytes, and they are compared with the lock."""
+    came: list[int] = []
+    with serve_channel(channel) as served:
+        package = conda_package("linked", url=served.url)
+        with make_files().get(package, advance=came.append) as path:
+            assert path.read_bytes() == channel.package("linked").read_bytes()
+        assert sum(came) == package.size_bytes
+        with pytest.raises(DigestMismatchError):
+            make_files().get(replace(package, sha256="0" * 64)).__enter__()
+
+
+def test_a_conda_package_in_a_folder_is_used_where_it_lies(
+    channel: CondaChannel, conda_package: Lock, make_files: MakeFiles
+):
+    """A channel may be a folder of this machine; its files are verified too, and not removed."""
+    package = conda_package("linked")
+    with make_files().get(package) as path:
+        assert path == channel.package("linked")
+    with pytest.raises(DigestMismatchError):
+        make_files().get(replace(package, sha256="0" * 64)).__enter__()
+    assert channel.package("linked").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(404, "check the channel"), (401, "RATTLER_AUTH_FILE"), (503, "3 attempts")]
+)
+def test_a_channel_that_refuses_is_told(
+    channel: CondaChannel, conda_package: Lock, make_files: MakeFiles, status: int, message: str
+):
+    """The error names the package and what to do, as for wheels."""
+    with serve_channel(channel) as served:
+        package = conda_package("linked", url=served.url)
+        served.failing_with = status
+        with pytest.raises(FetchError, match=rf"download linked-1\.0-0\.conda.*{status}.*{message}"):
+            make_files().get(package).__enter__()
