@@ -66,6 +66,9 @@ def _python_files(interpreter: Interpreter) -> Iterator[Entry]:
     for file in interpreter.library_files():
         yield _library_file(file, interpreter)
     yield text_file(f"lib/python{xy}/site-packages/README.txt", "What is installed goes here.\n")
+    if b"dist-packages" in (interpreter.library / "site.py").read_bytes():
+        # Debian's Python looks for packages elsewhere, unless it is a virtual environment's; this leads it to conda's place.
+        yield text_file("lib/python3/dist-packages/conda.pth", f"../../python{xy}/site-packages\n")
 
 
 def _library_file(file: InstalledFile, interpreter: Interpreter) -> FileEntry:
