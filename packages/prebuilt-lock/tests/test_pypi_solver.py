@@ -273,6 +273,14 @@ class TestSource:
         with pytest.raises(ResolveError, match=r"native 1\.0 for linux/amd64.*needs compiling.*@conda"):
             solve({"native": "1.0"})
 
+    def test_compiled_source_is_not_even_tried(self, solve: Solve, index: PackageIndex, dist: Path):
+        """Source that says it will be compiled is refused before it is built."""
+        setup = "from setuptools import Extension, setup\nsetup(ext_modules=[Extension('a', ['a.c'])])\n"
+        index.add(make_sdist(dist, "native", "1.0", files={"setup.py": setup}, fails_with="was built"))
+        index.add(make_wheel(dist, "native", "1.0", tag="cp37-cp37m-manylinux_2_17_x86_64"))
+        with pytest.raises(ResolveError, match=r"needs compiling: its setup\.py makes extension modules"):
+            solve({"native": "1.0"})
+
     def test_failed_build_says_why(self, solve: Solve, index: PackageIndex, dist: Path):
         """Source that cannot be built is named, with the last words of its build."""
         index.add(make_sdist(dist, "broken", "1.0", fails_with="cc: command not found"))

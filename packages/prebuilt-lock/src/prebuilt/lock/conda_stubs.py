@@ -11,16 +11,13 @@ from prebuilt.lock.conda_distributions import CondaDistribution
 _WHEEL = "Wheel-Version: 1.0\nGenerator: metaflow-prebuilt\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
-def write_constraints(distributions: Sequence[CondaDistribution], folder: Path) -> Path:
-    """Write a stub for each distribution into `folder`, and return a constraints file that admits nothing but them.
+def write_stubs(distributions: Sequence[CondaDistribution], folder: Path) -> dict[str, str]:
+    """Write a stub for each distribution into `folder`; return name → URL, to be used as constraints.
 
     A constraint by URL applies only where something needs the package, spares a question to the index, and does
     not reach the environments in which source is built.
     """
-    lines = [f"{distribution.name} @ {_write_stub(distribution, folder).as_uri()}" for distribution in distributions]
-    constraints = folder / "constraints.txt"
-    constraints.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return constraints
+    return {distribution.name: _write_stub(distribution, folder).as_uri() for distribution in distributions}
 
 
 def _write_stub(distribution: CondaDistribution, folder: Path) -> Path:

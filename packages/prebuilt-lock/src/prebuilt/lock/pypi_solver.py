@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from packaging.utils import parse_wheel_filename
 from prebuilt.core.errors import ResolveError, without_credentials
 from prebuilt.core.lock import Wheel
 from prebuilt.lock.conda_distributions import CondaDistribution
-from prebuilt.lock.conda_stubs import write_constraints
+from prebuilt.lock.conda_stubs import write_stubs
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pylock import DistFile, PylockPackage, parse_pylock
 from prebuilt.lock.pypi_specs import PypiSpec
@@ -42,12 +42,7 @@ class PypiSolver:
     folder: Path
 
     def solve(
-        self,
-        specs: Sequence[PypiSpec],
-        target: PythonTarget,
-        *,
-        brought: Sequence[CondaDistribution] = (),
-        pins: Iterable[str] = (),
+        self, specs: Sequence[PypiSpec], target: PythonTarget, *, brought: Sequence[CondaDistribution] = ()
     ) -> tuple[Wheel, ...]:
         """Return the wheels that `specs` need on `target`, without what conda brings. Each has the role ``user``.
 
@@ -55,18 +50,41 @@ class PypiSolver:
             specs: What is asked for.
             target: Where it shall run.
             brought: What conda brings; it is taken as it is.
-            pins: Further constraints, as PEP 508 has them.
 
         Raises:
             ResolveError: There is no solution, or none that has a file for the target.
             FetchError: A file whose size or hash the index does not say could not be read.
         """
+        packages = self._packages(specs, target, brought)
+        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="resolve") as pool:
+            return tuple(pool.map(lambda package: self._wheel(package, target), packages))
+
+    def names(self, specs: Sequence[PypiSpec], target: PythonTarget, direct: Sequence[PypiSpec]) -> frozenset[str]:
+        """Return the names of `specs` and all that they need.
+
+        Args:
+            specs: What is asked for.
+            target: Where it shall run.
+            direct: What comes from a URL or path if it is needed.
+
+        Raises:
+            ResolveError: There is no solution.
+        """
+        return frozenset(package.name for package in self._packages(specs, target, (), direct))
+
+    def _packages(
+        self,
+        specs: Sequence[PypiSpec],
+        target: PythonTarget,
+        brought: Sequence[CondaDistribution],
+        direct: Sequence[PypiSpec] = (),
+    ) -> list[PylockPackage]:
         if not specs:
-            return ()
+            return []
         with tempfile.TemporaryDirectory(prefix="prebuilt-resolve-") as folder:
-            constraints = write_constraints(brought, Path(folder))
-            with constraints.open("a", encoding="utf-8") as file:
-                file.writelines(f"{pin}\n" for pin in pins)
+            urls = {spec.name: spec.url for spec in direct if spec.url} | write_stubs(brought, Path(folder))
+            constraints = Path(folder) / "constraints.txt"
+            constraints.write_text("".join(f"{name} @ {url}\n" for name, url in urls.items()), encoding="utf-8")
             result = self._compile(specs, target, constraints)
         if result.returncode != 0:
             names = ", ".join(spec.text for spec in specs)
@@ -75,14 +93,11 @@ class PypiSolver:
         for warning in result.warnings:
             if any(told in warning for told in _TOLD):
                 self.note(f"prebuilt: {warning}")
-        stubs = {distribution.name for distribution in brought}
-        packages = [
+        return [
             package
             for package in parse_pylock(result.stdout, self.folder)
-            if package.name not in stubs and target.fulfils(package.marker)
+            if package.name not in {distribution.name for distribution in brought} and target.fulfils(package.marker)
         ]
-        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="resolve") as pool:
-            return tuple(pool.map(lambda package: self._wheel(package, target), packages))
 
     def _compile(self, specs: Sequence[PypiSpec], target: PythonTarget, constraints: Path) -> UvResult:
         """Run uv: with wheels alone if that is possible, since nothing of strangers is executed then; else with source."""

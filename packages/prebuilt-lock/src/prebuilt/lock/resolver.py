@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -82,16 +83,12 @@ class LockResolver:
         python_version = requirements.target.base_python or requirements.python
         target = PythonTarget(target=requirements.target, python_version=python_version)
         solver, runtime = self._pypi_solver(requirements), self._specs(requirements.runtime)
-        wheels = solver.solve([*pypi, *runtime], target)
-        of_runtime = {wheel.name for wheel in wheels}
-        if pypi and runtime:
-            direct = {spec.name: f"{spec.name} @ {spec.url}" for spec in pypi if spec.url}
-            pins = [direct.get(wheel.name, f"{wheel.name}=={wheel.version}") for wheel in wheels]
-            of_runtime = {wheel.name for wheel in solver.solve(runtime, target, pins=pins)}
-        elif pypi:
-            of_runtime = set()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="resolve") as pool:
+            # Asked at the same time, hence of the newest versions: that decides on a layer, not on what is installed.
+            of_runtime = pool.submit(solver.names, runtime, target, pypi)
+            wheels = solver.solve([*pypi, *runtime], target)
         return python_version, [
-            replace(wheel, role="runtime") if wheel.name in of_runtime else wheel for wheel in wheels
+            replace(wheel, role="runtime") if wheel.name in of_runtime.result() else wheel for wheel in wheels
         ]
 
     def _on_conda(self, requirements: Requirements, pypi: list[PypiSpec]) -> tuple[str, Iterable[LockedPackage]]:

@@ -14,6 +14,7 @@ from prebuilt.core.lock import Wheel
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pylock import DistFile, GitSource, PylockPackage
 from prebuilt.lock.remote_file import RemoteFiles
+from prebuilt.lock.source_tree import needs_compiler
 from prebuilt.lock.targets import PythonTarget
 from prebuilt.lock.uv import interpreter, not_buildable, run_uv
 from prebuilt.lock.wheelhouse import WheelHouse
@@ -44,14 +45,13 @@ class SourceBuilder:
         title = " ".join(filter(None, (package.name, package.version)))
         with tempfile.TemporaryDirectory(prefix="prebuilt-build-") as folder:
             source = self._source(package, Path(folder), title)
+            why = needs_compiler(source)
+            if why is not None:
+                raise _needs_compiling(title, target, why)
             wheel = self._build(source, Path(folder) / "out", title, target)
             _, _, _, tags = parse_wheel_filename(wheel.name)
             if any(tag.platform != "any" for tag in tags) or target.rank(wheel.name) is None:
-                raise ResolveError(
-                    f"resolve {title} for {target}",
-                    reason=f"there is no fitting wheel, and its source needs compiling: here it gave {wheel.name}",
-                    remedy=_REMEDY,
-                )
+                raise _needs_compiling(title, target, f"here it gave {wheel.name}")
             return self.wheelhouse.add(wheel)
 
     def _source(self, package: PylockPackage, folder: Path, title: str) -> Path:
@@ -75,6 +75,14 @@ class SourceBuilder:
         if done.returncode != 0:
             raise not_buildable(f"resolve {title} for {target}", title, done.stderr)
         return next(out.glob("*.whl"))
+
+
+def _needs_compiling(title: str, target: PythonTarget, why: str) -> ResolveError:
+    return ResolveError(
+        f"resolve {title} for {target}",
+        reason=f"there is no fitting wheel, and its source needs compiling: {why}",
+        remedy=_REMEDY,
+    )
 
 
 def _checkout(source: GitSource, folder: Path, title: str) -> Path:

@@ -18,6 +18,7 @@ _FETCHED = re.compile(r"Failed to fetch: `?(\S+?)`?$", re.MULTILINE)
 _NOT_BUILT = re.compile(r"^error: Failed to (?:download and )?build `([^`]+)`", re.MULTILINE)
 _UNSATISFIABLE = re.compile(r"^error: No solution found[^\n]*\n(.*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _HINT = re.compile(r"^hint: (.*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
+_NOISE = ("hint: ", "error: Failed to ", "  cause: ", "Building ", "Resolved ")  # of uv, around what the build said
 _MAX_REASON = 2000
 _ONLY_WHEELS = "because building from source is disabled"
 # Variables that choose an interpreter or an output form; each would turn a call of ours into another one.
@@ -105,7 +106,7 @@ def resolve_error(result: UvResult, tried: str, brought: Mapping[str, str]) -> R
 
 def not_buildable(tried: str, package: str, output: str) -> ResolveError:
     """Return the error for source that could not be built, with the last lines of `output`."""
-    lines = [line for line in output.splitlines() if line.strip() and not line.startswith("hint:")]
+    lines = [line for line in output.splitlines() if line.strip() and not line.startswith(_NOISE)]
     return ResolveError(
         tried,
         reason=f"there is no fitting wheel of {package}, and its source cannot be built on this machine:\n"
