@@ -111,7 +111,7 @@ class BuilderContract:
         assert report.config.labels["of-the-base"] == "1"
 
     def test_layers_are_those_of_the_plan(self, new_builder: NewBuilder, materials: Materials) -> None:
-        """B-5: The plan's layers are above the base, one each, in its order; packages that share none are in layers of their own."""
+        """B-5: The plan's layers are above the base, one for each, in its order, with the files of its packages."""
         spec = materials.spec(materials.wheel("small"), materials.wheel("large", size_bytes=LARGE_BYTES))
         request = materials.request(spec)
         _build(new_builder(), request)

@@ -102,7 +102,7 @@ class RegistryContract:
             json.dumps(config)
 
     def test_absent_image_is_absent(self, new_registry: NewRegistry) -> None:
-        """R-7: An image that is not there: ``resolve`` returns None, ``image_exists`` False; neither makes anything."""
+        """R-7: An image that is not there: ``resolve`` returns None, ``image_exists`` False, however often they are asked."""
         for _ in range(2):
             registry = new_registry()
             assert registry.resolve(registry.push_tag(ENV_ID)) is None
