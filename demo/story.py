@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 FOLDER = HERE.parent / ".cache" / "demo"
 COMMAND = ("demo/flow.py", "--environment=prebuilt", "run", "--with", "container")
 _ENGINE = "METAFLOW_PREBUILT_CONTAINER_ENGINE"  # whoever wants to see it with another one may choose
-_LAUNCHED = "Workflow starting"
+_LAUNCHED = "Task is starting."
 _MADE, _FOUND = "image pushed", "image is there"
 
 
@@ -111,7 +111,7 @@ def _import_s(variables: Mapping[str, str]) -> float:
 def _table(first: Run, second: Run, import_s: float) -> str:
     rows = [f"{'':<12}{'images baked':>14}{'found there':>13}{'deploy':>10}{'in all':>10}"]
     rows += [
-        f"{name:<12}{run.made:>14}{run.found:>13}{run.deploy_s - import_s:>8.1f} s{run.total_s:>8.1f} s"
+        f"{name:<12}{run.made:>14}{run.found:>13}{max(run.deploy_s - import_s, 0):>8.1f} s{run.total_s:>8.1f} s"
         for name, run in (("first run", first), ("second run", second))
     ]
     note = f"deploy: from the command to the first task, less the {import_s:.1f} s that importing Metaflow takes"
