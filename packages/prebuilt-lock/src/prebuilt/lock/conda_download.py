@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import threading
 from typing import TYPE_CHECKING
@@ -34,6 +33,8 @@ class CondaDownloader:
             TransientError: It failed in a way that may pass.
             FetchError: It failed for good.
         """
+        import asyncio
+
         from rattler.package_streaming import download_to_writer
 
         download.start_over()

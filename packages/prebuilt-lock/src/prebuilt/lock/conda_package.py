@@ -7,7 +7,6 @@ that differ in case only need a file system that tells them apart.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import stat
@@ -56,6 +55,8 @@ def link_scripts(package: CondaPackage, entries: list[Entry], target: InstallTar
 
 
 def _install(archive: Path, package: CondaPackage, target: InstallTarget, prefix: Path, cache: Path) -> None:
+    import asyncio
+
     from rattler import Subdir, install
     from rattler.exceptions import ExtractError, InstallerError, IoError, LinkError, TransactionError
 
