@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from prebuilt.core.errors import CancelledError, DigestMismatchError, FetchError
 from prebuilt.core.lock import CondaPackage, Wheel
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
+from prebuilt.lock import conda_download
 from prebuilt.lock.fetch import PackageFiles
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.wheelhouse import WheelHouse
@@ -293,6 +295,25 @@ def test_a_conda_package_in_a_folder_is_used_where_it_lies(
     with pytest.raises(DigestMismatchError):
         make_files().get(replace(package, sha256="0" * 64)).__enter__()
     assert channel.package("linked").exists()
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_channel_that_falls_silent_holds_nobody_up(
+    conda_package: Lock, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool
+):
+    """A connection over which nothing comes is given up, at once where the work is to stop."""
+    monkeypatch.setattr(conda_download, "_STANDSTILL_S", 0.3)
+
+    def check() -> None:
+        if is_cancelled and time.monotonic() - began_s > 0.1:
+            raise CancelledError("go on", reason="other work failed")
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began_s = time.monotonic()
+        package = conda_package("linked", url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(CancelledError if is_cancelled else FetchError):
+            make_files().get(package, check=check).__enter__()
+    assert time.monotonic() - began_s < 10
 
 
 @pytest.mark.parametrize(

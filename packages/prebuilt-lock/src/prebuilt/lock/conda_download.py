@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+import time
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from prebuilt.core.errors import FetchError, PrebuiltError, without_credentials
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from rattler import Client
 
 _STATUS = re.compile(r"HTTP status [a-z ]+\((\d{3})")  # rattler gives an HTTP failure as text only
+_STANDSTILL_S = 60.0
+_LOOK_S = 0.2
 _TRANSIENT = {408, 425, 429}
 _CLIENT_ERROR = range(400, 500)
 
@@ -40,7 +44,7 @@ class CondaDownloader:
         download.start_over()
         writer = _Writer(download)
         try:
-            asyncio.run(download_to_writer(self._client(), download.package.url, writer))
+            asyncio.run(_watched(download_to_writer(self._client(), download.package.url, writer), download))
         except (RuntimeError, OSError) as error:  # what rattler raises for every failure of a download
             if writer.failure is not None:
                 raise writer.failure from error
@@ -51,6 +55,24 @@ class CondaDownloader:
             if self._made is None:
                 self._made = conda_client(max_retries=0)
             return self._made
+
+
+async def _watched(transfer: Coroutine[None, None, None], download: Download) -> None:
+    """Run `transfer`; give up when it stands still, which rattler would not, or when the work is to stop."""
+    import asyncio
+
+    task = asyncio.ensure_future(transfer)
+    size_bytes, moved_s = download.size_bytes, time.monotonic()
+    try:
+        while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+            download.check()
+            if download.size_bytes != size_bytes:
+                size_bytes, moved_s = download.size_bytes, time.monotonic()
+            elif time.monotonic() - moved_s > _STANDSTILL_S:
+                raise TransientError(f"nothing came for {_STANDSTILL_S:.0f} s")
+        await task
+    finally:
+        task.cancel()
 
 
 class _Writer:

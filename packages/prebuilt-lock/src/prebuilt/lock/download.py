@@ -40,7 +40,8 @@ class Download:
     def __init__(self, package: LockedPackage, folder: Path, *, advance: Advance, check: Check) -> None:
         """Make an empty file in `folder` for `package`."""
         self.package = package
-        self._advance, self._check = advance, check
+        self._advance = advance
+        self.check = check
         self._hash, self._size, self._is_kept = hashlib.sha256(), 0, False
         with storage_errors(f"download {package.filename}", folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ class Download:
             DigestMismatchError: More came than the lock says.
             StorageError: The disk is full.
         """
-        self._check()
+        self.check()
         if self._size + len(data) > self.package.size_bytes:
             raise self._mismatch(f"{self.package.size_bytes} bytes", "more")
         with storage_errors(f"download {self.package.filename}", self.path.parent):

@@ -16,7 +16,7 @@ from prebuilt.lock.index_config import IndexConfig
 if TYPE_CHECKING:
     import httpx2
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 30.0
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
