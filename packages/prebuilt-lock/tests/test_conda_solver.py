@@ -1,4 +1,5 @@
 import asyncio
+import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Target
 from prebuilt.lock.conda_distributions import CondaDistribution, distributions_of
 from prebuilt.lock.conda_solver import CondaRequest, CondaSolution, CondaSolver, closure
+from prebuilt.testing.conda_channel import CondaChannel, serve_channel
 from prebuilt.testing.repodata import ListedPackage, write_repodata
 
 AMD64 = Target(platform=Platform.parse("linux/amd64"), glibc="2.36")
@@ -239,6 +241,48 @@ class TestChannels:
         channel = write_repodata(tmp_path / "old", [*BASICS, nameless])
         with pytest.raises(ResolveError, match=r"bare-1\.0-0\.conda.*no SHA-256"):
             ask(solver, channel, {"bare": ""})
+
+
+class TestPrivateChannels:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> CondaChannel:
+        """The basic channel, to be served."""
+        write_repodata(tmp_path / "private", BASICS)
+        return CondaChannel(folder=tmp_path / "private")
+
+    def test_password_from_rattlers_file(
+        self, solver: CondaSolver, folder: CondaChannel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """RATTLER_AUTH_FILE opens a channel that wants a password; the lock has none."""
+        with serve_channel(folder, user="me", password="s3cret") as served:
+            login = {"127.0.0.1": {"BasicHTTP": {"username": "me", "password": "s3cret"}}}
+            (tmp_path / "auth.json").write_text(json.dumps(login))
+            monkeypatch.setenv("RATTLER_AUTH_FILE", str(tmp_path / "auth.json"))
+            urls = [package.url for package in ask(solver, served.url, {"numpy": ""}).packages]
+        assert all(url.startswith(f"{served.url}/") for url in urls)
+
+    def test_token_from_rattlers_file(
+        self, solver: CondaSolver, folder: CondaChannel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """RATTLER_AUTH_FILE opens a channel that wants a token in its path; the lock has none."""
+        with serve_channel(folder, token="tk-s3cret") as served:
+            (tmp_path / "auth.json").write_text(json.dumps({"127.0.0.1": {"CondaToken": "tk-s3cret"}}))
+            monkeypatch.setenv("RATTLER_AUTH_FILE", str(tmp_path / "auth.json"))
+            urls = [package.url for package in ask(solver, served.url, {"numpy": ""}).packages]
+        assert all(url.startswith(f"{served.url}/") for url in urls)
+
+    def test_no_credentials(self, solver: CondaSolver, folder: CondaChannel):
+        """Without credentials the channel is named, its answer, and where rattler looks for them."""
+        with (
+            serve_channel(folder, user="me", password="s3cret") as served,
+            pytest.raises(ResolveError, match=r"(?s)127\.0\.0\.1.*401.*RATTLER_AUTH_FILE"),
+        ):
+            ask(solver, served.url, {"numpy": ""})
+
+    def test_host_that_is_not_there(self, solver: CondaSolver):
+        """A host that cannot be reached is named."""
+        with pytest.raises(ResolveError, match=r"http://127\.0\.0\.1:9/gone.*could not be read"):
+            ask(solver, "http://127.0.0.1:9/gone", {"numpy": ""})
 
 
 class TestNoSolution:
