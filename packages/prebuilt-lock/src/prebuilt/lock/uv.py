@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,6 +24,8 @@ _MAX_REASON = 2000
 _ONLY_WHEELS = "because building from source is disabled"
 # Variables that choose an interpreter or an output form; each would turn a call of ours into another one.
 _NOT_OURS = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_MANAGED_PYTHON", "UV_NO_MANAGED_PYTHON", "UV_CUSTOM_COMPILE_COMMAND")
+
+_FINDING = threading.Lock()  # it reads sysconfig, whose first use by two threads at once fails before Python 3.12
 
 
 def uv_version() -> str:
@@ -57,12 +60,10 @@ def run_uv(
     Raises:
         ResolveError: There is no uv.
     """
-    from uv import find_uv_bin
-
     environ = {name: value for name, value in environ.items() if name not in _NOT_OURS}
     try:
         done = subprocess.run(
-            [find_uv_bin(), *arguments, "--no-progress", "--color=never"],
+            [_uv(), *arguments, "--no-progress", "--color=never"],
             input=stdin,
             env={**environ, "UV_PYTHON_DOWNLOADS": "never"},
             cwd=folder,
@@ -75,6 +76,14 @@ def run_uv(
             "run uv", reason=str(error), remedy="reinstall it: pip install --force-reinstall uv"
         ) from error
     return UvResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+def _uv() -> str:
+    """Return the path of the uv command."""
+    from uv import find_uv_bin
+
+    with _FINDING:
+        return str(find_uv_bin())
 
 
 def interpreter(xy: tuple[int, int], environ: Mapping[str, str]) -> str:
