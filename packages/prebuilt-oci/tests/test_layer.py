@@ -137,6 +137,11 @@ def test_no_layer_is_empty() -> None:
         written([])
 
 
+def test_an_empty_layer_of_a_base_can_be_read() -> None:
+    """Docker makes them for instructions that change nothing: a tar of zeros."""
+    assert list(read_layer(iter([bytes(1024)]), "application/vnd.oci.image.layer.v1.tar")) == []
+
+
 def test_sparse_files_are_written_out(tmp_path: Path) -> None:
     """Holes of a sparse file are zeros in the layer."""
     sparse = tmp_path / "sparse"

@@ -206,10 +206,15 @@ class _OnePassTar(tarfile.TarFile):
     """A tar that is read once, and forgets the members that it has passed; tarfile would keep them all."""
 
     members: list[tarfile.TarInfo]
+    _is_at_end = False
 
     def next(self) -> tarfile.TarInfo | None:
         self.members.clear()
-        return super().next()
+        if self._is_at_end:  # Python 3.10 would look for more, before the start of an archive without members
+            return None
+        member = super().next()
+        self._is_at_end = member is None
+        return member
 
 
 def open_layer_tar(pieces: Iterator[bytes]) -> tarfile.TarFile:
