@@ -32,6 +32,7 @@ import select
 import signal
 import stat
 import sys
+import warnings  # noqa: F401 - os.execvpe imports it (Python 3.10), when this machine's library is out of sight
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
