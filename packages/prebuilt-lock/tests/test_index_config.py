@@ -212,3 +212,25 @@ def test_insecure_host_by_name_or_with_port(environ: dict[str, str], tmp_path: P
     assert config.is_insecure("https://a.example:1/x")
     assert config.is_insecure("https://b.example:8443/x")
     assert not config.is_insecure("https://b.example/x")
+
+
+def test_certificates(environ: dict[str, str], tmp_path: Path):
+    """SSL_CERT_FILE wins over pip's cert, that over REQUESTS_CA_BUNDLE; a folder there is left to the defaults."""
+    assert load({**environ, "REQUESTS_CA_BUNDLE": "/r.pem"}, tmp_path).ca_bundle == Path("/r.pem")
+    assert load({**environ, "REQUESTS_CA_BUNDLE": "/r.pem", "PIP_CERT": "/p.pem"}, tmp_path).ca_bundle == Path("/p.pem")
+    assert load({**environ, "PIP_CERT": "/p.pem", "SSL_CERT_FILE": "/s.pem"}, tmp_path).ca_bundle == Path("/s.pem")
+    assert load({**environ, "REQUESTS_CA_BUNDLE": str(tmp_path)}, tmp_path).ca_bundle is None
+    assert load(environ, tmp_path).trust() is True
+
+
+def test_missing_certificate_file_is_named(environ: dict[str, str], tmp_path: Path):
+    """A certificate file that is not there is an error that names it, not one of every download."""
+    with pytest.raises(SettingError, match=r"/nowhere\.pem"):
+        load({**environ, "SSL_CERT_FILE": "/nowhere.pem"}, tmp_path).trust()
+
+
+def test_proxy_of_pip(environ: dict[str, str], tmp_path: Path):
+    """A proxy of pip's serves uv and downloads, unless the environment names one."""
+    config = load({**environ, "PIP_PROXY": "http://proxy.example:3128"}, tmp_path)
+    assert config.proxy == config.uv_environment()["ALL_PROXY"] == "http://proxy.example:3128"
+    assert load({**environ, "PIP_PROXY": "http://a.example", "https_proxy": "http://b.example"}, tmp_path).proxy is None

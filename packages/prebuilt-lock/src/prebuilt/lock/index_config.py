@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from prebuilt.core.credentials import Credentials
-from prebuilt.core.errors import without_credentials
+from prebuilt.core.errors import SettingError, without_credentials
 from prebuilt.lock.pip_config import PipConfig
 from prebuilt.lock.url_credentials import credentials_in, from_keyring, from_netrc, with_credentials
 from prebuilt.lock.uv_config import UvConfig
@@ -23,6 +24,7 @@ _UV_INDEX_VARIABLES = (
     "UV_FIND_LINKS",
     "UV_NO_INDEX",
 )
+_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class IndexConfig:
         client_cert: File with certificate and key that servers ask for.
         insecure_hosts: Hosts (``host`` or ``host:port``) that need no valid certificate.
         keyring: Whether the ``keyring`` command is asked.
+        proxy: URL of the proxy that pip is told to use; None: what the environment says.
     """
 
     indexes: tuple[str, ...] = field(default=(), repr=False)
@@ -52,6 +55,7 @@ class IndexConfig:
     client_cert: Path | None = None
     insecure_hosts: tuple[str, ...] = ()
     keyring: bool = False
+    proxy: str | None = field(default=None, repr=False)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     home: Path = field(default_factory=Path.home, repr=False)
 
@@ -82,10 +86,11 @@ class IndexConfig:
             find_links=_places(pip.words("find-links"), home) if by_pip else () if indexes else uv.find_links,
             no_index=by_pip and pip.flag("no-index"),
             replaces=bool(indexes),
-            ca_bundle=_file(environ.get("SSL_CERT_FILE") or pip.get("cert")),
+            ca_bundle=_file(environ.get("SSL_CERT_FILE") or pip.get("cert") or environ.get("REQUESTS_CA_BUNDLE")),
             client_cert=_file(environ.get("SSL_CLIENT_CERT") or pip.get("client-cert")),
             insecure_hosts=(*uv.insecure_hosts, *pip.words("trusted-host")),
             keyring=_uses_keyring(uv.keyring, pip.get("keyring-provider")),
+            proxy=None if any(environ.get(name) for name in _PROXY_VARIABLES) else pip.get("proxy"),
             environ=environ,
             home=home,
         )
@@ -111,6 +116,7 @@ class IndexConfig:
             "UV_INSECURE_HOST": " ".join(self.insecure_hosts),
             "SSL_CERT_FILE": str(self.ca_bundle or ""),
             "SSL_CLIENT_CERT": str(self.client_cert or ""),
+            "ALL_PROXY": self.proxy or "",
         }
         if extra and "UV_INDEX_STRATEGY" not in environ:
             ours["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # what pip does with the same configuration
@@ -143,6 +149,25 @@ class IndexConfig:
             username = next((credentials.username for credentials in (own, *named) if credentials), None)
             found = from_keyring(without_credentials(related[0]), username)
         return found or own or next(iter(named), None)
+
+    def trust(self) -> ssl.SSLContext | bool:
+        """Return what an HTTP client shall verify servers with; True: what it trusts by default.
+
+        Raises:
+            SettingError: A certificate file is not there, or holds no certificate.
+        """
+        if self.ca_bundle is None and self.client_cert is None:
+            return True
+        try:
+            context = ssl.create_default_context(cafile=self.ca_bundle)
+            if self.client_cert is not None:
+                context.load_cert_chain(self.client_cert)
+        except OSError as error:
+            places = ", ".join(str(path) for path in (self.ca_bundle, self.client_cert) if path)
+            raise SettingError(
+                "SSL_CERT_FILE (pip: cert, client-cert)", at=places, reason=str(error), remedy="name a PEM file"
+            ) from error
+        return context
 
     def is_insecure(self, url: str) -> bool:
         """Return whether the host of `url` needs no valid certificate."""
@@ -181,4 +206,5 @@ def _places(words: Sequence[str], home: Path) -> tuple[str, ...]:
 
 
 def _file(path: str | None) -> Path | None:
-    return Path(path).expanduser() if path else None
+    """Return the path of a file; None for a folder of certificates, which nothing but OpenSSL's defaults can read."""
+    return Path(path).expanduser() if path and not Path(path).is_dir() else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -78,19 +77,12 @@ class RemoteFiles:
         credentials = self.config.credentials_for(url)
         return httpx2.Client(
             auth=(credentials.username, credentials.secret) if credentials else None,
-            verify=False if self.config.is_insecure(url) else self._trust(),
+            verify=False if self.config.is_insecure(url) else self.config.trust(),
+            proxy=self.config.proxy,
             timeout=_TIMEOUT_S,
             follow_redirects=True,
             headers={"Accept-Encoding": "identity"},  # sizes and hashes are of the file, not of a packed form
         )
-
-    def _trust(self) -> ssl.SSLContext | bool:
-        if self.config.ca_bundle is None and self.config.client_cert is None:
-            return True
-        context = ssl.create_default_context(cafile=self.config.ca_bundle)
-        if self.config.client_cert is not None:
-            context.load_cert_chain(self.config.client_cert)
-        return context
 
 
 def _length(client: httpx2.Client, file: DistFile) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 import threading
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -89,17 +88,12 @@ class WheelDownloader:
         with self._lock:
             if insecure not in self._clients:
                 self._clients[insecure] = httpx2.Client(
-                    verify=False if insecure else self._trust(), timeout=_TIMEOUT_S, follow_redirects=True
+                    verify=False if insecure else self._config.trust(),
+                    proxy=self._config.proxy,
+                    timeout=_TIMEOUT_S,
+                    follow_redirects=True,
                 )
             return self._clients[insecure]
-
-    def _trust(self) -> ssl.SSLContext | bool:
-        if self._config.ca_bundle is None and self._config.client_cert is None:
-            return True
-        context = ssl.create_default_context(cafile=self._config.ca_bundle)
-        if self._config.client_cert is not None:
-            context.load_cert_chain(self._config.client_cert)
-        return context
 
 
 def _continues(answer: httpx2.Response, offset: int) -> bool:
