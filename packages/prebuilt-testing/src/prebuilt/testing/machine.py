@@ -84,7 +84,7 @@ def library_entries(files: Sequence[Path]) -> Iterator[Entry]:
 
     All lie in the folder in which the machine's loader finds its C library, so that no loader cache is needed.
     """
-    folder = needed_libraries(files)["libc.so.6"].parent
+    folder = needed_libraries(files[:1])["libc.so.6"].parent
     others = [folder / name for name in _OTHER_LIBRARIES if (folder / name).exists()]
     for name, path in sorted(needed_libraries([*files, *others]).items() | {(path.name, path) for path in others}):
         # Programs name their loader by its full path; everything else is searched for.
