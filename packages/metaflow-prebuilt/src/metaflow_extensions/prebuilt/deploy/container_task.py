@@ -132,6 +132,8 @@ class ContainerTask:
         )
         lines = [
             "export PYTHONUNBUFFERED=x MFLOG_STDOUT=/dev/null",
+            # Files of the code package belong to their user, whom a container without root does not know.
+            "tar() { command tar $@ --no-same-owner; }",
             *(command for command in package_commands if command != "flush_mflogs"),
             *environment.bootstrap_commands(self.step_name, datastore_type),
             f"exec {self.step_command}",  # so that signals reach the task and not a shell that waits for it
