@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,31 @@ class TestRootless(ContainerEngineContract):
     def test_root_inside_is_the_user_outside(self, sh: Shell) -> None:
         """The command is root in its own eyes."""
         assert sh("id -u; id -g; echo $HOME")[1].split() == ["0", "0", "/root"]
+
+    def test_the_init_shows_nothing_of_the_machine(self, sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Root inside may look at PID 1, which is ours."""
+        monkeypatch.setenv("OUTSIDE", "secret")
+        assert "secret" not in sh("cat /proc/1/environ /proc/1/cmdline; ls -l /proc/1/fd /proc/1/cwd /proc/1/root")[1]
+
+    def test_threads_other_than_the_main_one_may_run(self, engine: Engine, image: str) -> None:
+        """Only signals are not passed on from there."""
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(engine.run, ContainerRun(image=image, command=("sh", "-c", "exit 4"))).result() == 4
+
+    def test_an_exception_from_a_signal_handler_kills_it(self, engine: Engine, image: str) -> None:
+        """A time limit by SIGALRM leaves nothing running."""
+
+        def give_up(*_: object) -> None:
+            raise TimeoutError
+
+        before = signal.signal(signal.SIGALRM, give_up)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        try:
+            with pytest.raises(TimeoutError):
+                engine.run(ContainerRun(image=image, command=("sleep", "4325")))
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"4325" in path.read_bytes()]
 
     def test_nothing_is_left_after_a_run(self, sh: Shell, folder: Path) -> None:
         """What a run wrote is removed, folders that are closed to their owner included."""

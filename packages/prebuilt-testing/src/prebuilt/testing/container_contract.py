@@ -313,7 +313,7 @@ class ContainerEngineContract:
 
     def test_sigkill_of_the_caller_leaves_nothing(self, engine_name: str, folder: Path, image: str) -> None:
         """Nothing of the container is there a moment after its caller was killed."""
-        before = _mount_points()
+        before, folders = _mount_points(), set(Path(tempfile.gettempdir()).iterdir())
         with _caller(
             engine_name, folder, image, ("sh", "-c", "/bin/sleep 4324 & echo ready; exec /bin/sleep 4324")
         ) as process:
@@ -323,6 +323,7 @@ class ContainerEngineContract:
         _eventually(lambda: not _running("4324"))
         _eventually(lambda: _mount_points() <= before)
         _eventually(lambda: not self.leftovers())
+        _eventually(lambda: not _named_by_us(set(Path(tempfile.gettempdir()).iterdir()) - folders))
 
 
 @contextlib.contextmanager
@@ -357,6 +358,10 @@ def _running(argument: str) -> list[bytes]:
 
 def _mount_points() -> set[str]:
     return {line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()}
+
+
+def _named_by_us(paths: set[Path]) -> list[Path]:
+    return [path for path in paths if path.name.startswith("metaflow-prebuilt")]
 
 
 def _eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

@@ -27,9 +27,13 @@ _STEERING = re.compile(
 )
 """Variables that would change what the command line itself does."""
 
-_GUARD = 'read -r pid || exit 0; read -r end && exit 0; kill -9 "$pid"; exec "$@"'
+_GUARD = """\
+folder=$1; shift
+if read -r pid; then read -r end && exit; kill -9 "$pid"; "$@"; fi
+rm -rf -- "$folder"
+"""
 """Reads the pipe that only this process holds: a line when the command line runs, and one when it is done. If the pipe ends
-without the second, this process is dead, and the container goes, too."""
+before, this process is dead, and the container goes, too, with the folder of its id."""
 
 
 def run_arguments(run: ContainerRun, *, user: str, gpus: Sequence[str]) -> list[str]:
@@ -96,7 +100,7 @@ class CommandLineContainer(RunningContainer):
         program = command_line.path()
         own = ["run", "--rm", f"--name={self._name}", f"--cidfile={self._cid}"]
         self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "sh", program, "rm", "--force", "--volumes", self._name],
+            ["/bin/sh", "-c", _GUARD, "sh", self._files.name, program, "rm", "--force", "--volumes", self._name],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -23,6 +23,7 @@ from prebuilt.oci.containers.scratch import Scratch, new_scratch, remove_leftove
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _HOME = "/root"
+_LOADER_VARIABLES = ("LD_LIBRARY_PATH",)  # Python itself may need it; the rest would show inside, in /proc/1/environ
 
 
 class RootlessEngine(Engine):
@@ -120,7 +121,7 @@ class RootlessContainer(RunningContainer):
                     stdin=subprocess.PIPE,
                     stdout=stdout,
                     stderr=stderr,
-                    env={},
+                    env={name: os.environ[name] for name in _LOADER_VARIABLES if name in os.environ},
                     pass_fds=(status_fd, self._scratch.lock_fd),
                     start_new_session=True,  # Ctrl-C at a terminal comes to this process alone, which passes it on: once
                 )

@@ -44,15 +44,24 @@ def new_scratch(runs: Path) -> Scratch:
     """
     with storage_errors("make a scratch folder", runs):
         runs.mkdir(parents=True, exist_ok=True)
-        folder = runs / secrets.token_hex(8)
-        lock_fd = os.open(_lock_path(folder), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        folder, lock_fd = _lock_new(runs)
         try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX)
             _fill(folder)
         except BaseException:
             os.close(lock_fd)
             raise
         return Scratch(folder=folder, lock_fd=lock_fd)
+
+
+def _lock_new(runs: Path) -> tuple[Path, int]:
+    """Return the path of a folder, which is not made yet, and the lock on it."""
+    while True:
+        folder = runs / secrets.token_hex(8)
+        lock_fd = os.open(_lock_path(folder), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        if _lock_path(folder).exists():
+            return folder, lock_fd
+        os.close(lock_fd)  # somebody who removes leftovers saw it before it was locked
 
 
 def _fill(folder: Path) -> None:
