@@ -1,0 +1,1 @@
+"""Real engines that tests start for themselves: registries, Docker, BuildKit."""
