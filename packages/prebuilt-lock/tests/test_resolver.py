@@ -178,7 +178,21 @@ def test_pypi_pins_steer_conda(resolve: Resolve):
 def test_runtime_package_that_the_user_asks_of_pypi(resolve: Resolve):
     """A runtime package that the user pins on PyPI comes from there, even if conda has no such version."""
     lock = resolve(pypi={"requests": "2.99.0"}, runtime=RUNTIME, target=BARE)
-    assert roles(lock)["requests"] == ("wheel", "2.99.0", "user")
+    assert roles(lock)["requests"] == ("wheel", "2.99.0", "runtime")
+
+
+def test_runtime_yields_to_the_users_wheels(resolve: Resolve, index: PackageIndex, tmp_path: Path):
+    """Where the user's wheels do not agree with conda's runtime packages, those come from PyPI too, and agree."""
+    index.add(make_wheel(tmp_path / "dist", "pinned", "1.0", requires=["idna==3.7"]))
+    lock = resolve(conda={"numpy": ""}, pypi={"pinned": ""}, runtime=RUNTIME)
+    assert roles(lock) == {
+        "python": ("conda", "3.11.9", "python"),
+        "libffi": ("conda", "3.4", "python"),
+        "numpy": ("conda", "1.26.4", "user"),
+        "pinned": ("wheel", "1.0", "user"),
+        "idna": ("wheel", "3.7", "runtime"),
+        "requests": ("wheel", "2.99.0", "runtime"),
+    }
 
 
 def test_same_package_on_both_sides(resolve: Resolve):

@@ -119,7 +119,7 @@ class CondaSolver:
                 # What the limits stand for is resolved later; there the clash is told with both of its sides.
                 return _run(self._solve(specs, channels, request.target, []))
         except SolverError as error:
-            raise ResolveError(tried, at=at, reason=_trimmed(error), remedy=_remedy(request.target)) from error
+            raise ResolveError(tried, at=at, reason=_trimmed(error), remedy=_remedy(str(error))) from error
         except GatewayError as error:
             raise ResolveError(
                 tried,
@@ -225,6 +225,6 @@ def _trimmed(error: Exception) -> str:
     return "\n".join([*lines[:_MAX_LINES], *more]).removeprefix("Cannot solve the request because of: ")
 
 
-def _remedy(target: Target) -> str:
-    gpu = "" if target.cuda else "; a package that needs __cuda needs a step that asks for a GPU"
+def _remedy(reason: str) -> str:
+    gpu = "; what needs __cuda needs a step that asks for a GPU" if "__cuda" in reason else ""
     return f"check names and versions against the channels, or loosen a requirement{gpu}"

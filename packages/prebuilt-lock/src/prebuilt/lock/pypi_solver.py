@@ -59,18 +59,26 @@ class PypiSolver:
         with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="resolve") as pool:
             return tuple(pool.map(lambda package: self._wheel(package, target), packages))
 
-    def names(self, specs: Sequence[PypiSpec], target: PythonTarget, direct: Sequence[PypiSpec]) -> frozenset[str]:
+    def names(
+        self,
+        specs: Sequence[PypiSpec],
+        target: PythonTarget,
+        *,
+        brought: Sequence[CondaDistribution],
+        direct: Sequence[PypiSpec],
+    ) -> frozenset[str]:
         """Return the names of `specs` and all that they need.
 
         Args:
             specs: What is asked for.
             target: Where it shall run.
+            brought: What conda brings; it is not among the names.
             direct: What comes from a URL or path if it is needed.
 
         Raises:
             ResolveError: There is no solution.
         """
-        return frozenset(package.name for package in self._packages(specs, target, (), direct))
+        return frozenset(package.name for package in self._packages(specs, target, brought, direct))
 
     def _packages(
         self,

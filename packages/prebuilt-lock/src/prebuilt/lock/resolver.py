@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
+from prebuilt.core.errors import ResolveError
 from prebuilt.core.lock import Lock, LockedPackage, Wheel
 from prebuilt.core.requirements import Requirements
 from prebuilt.core.settings import Settings
 from prebuilt.core.storage import cache_dir
+from prebuilt.lock.conda_distributions import CondaDistribution
 from prebuilt.lock.conda_solver import CondaRequest, CondaSolution, CondaSolver
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pypi_solver import PypiSolver
@@ -83,26 +85,44 @@ class LockResolver:
         python_version = requirements.target.base_python or requirements.python
         target = PythonTarget(target=requirements.target, python_version=python_version)
         solver, runtime = self._pypi_solver(requirements), self._specs(requirements.runtime)
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="resolve") as pool:
-            # Asked at the same time, hence of the newest versions: that decides on a layer, not on what is installed.
-            of_runtime = pool.submit(solver.names, runtime, target, pypi)
-            wheels = solver.solve([*pypi, *runtime], target)
-        return python_version, [
-            replace(wheel, role="runtime") if wheel.name in of_runtime.result() else wheel for wheel in wheels
-        ]
+        return python_version, _with_roles(solver, pypi, runtime, target, ())
 
     def _on_conda(self, requirements: Requirements, pypi: list[PypiSpec]) -> tuple[str, Iterable[LockedPackage]]:
-        """Resolve conda packages, then wheels on top of them. What the user asks of PyPI is not asked of conda too."""
+        """Resolve conda packages, then wheels on top of them.
+
+        What Metaflow needs comes from conda, but for what the user asks of PyPI by name. If the user's wheels do not agree
+        with that, PyPI is asked for all that Metaflow needs: there the user's own packages decide on versions.
+        """
         named = {spec.name for spec in pypi}
         moved = {name: spec for name, spec in requirements.runtime.items() if canonicalize_name(name) in named}
         runtime = {name: spec for name, spec in requirements.runtime.items() if name not in moved}
-        solution = self._conda(requirements, runtime, pypi)
+        try:
+            return self._stacked(requirements, pypi, runtime, moved)
+        except _ClashError as clash:
+            if not runtime:
+                raise clash.error from None
+            try:
+                return self._stacked(requirements, pypi, {}, requirements.runtime)
+            except (_ClashError, ResolveError):
+                raise clash.error from None
+
+    def _stacked(
+        self,
+        requirements: Requirements,
+        pypi: list[PypiSpec],
+        of_conda: Mapping[str, str],
+        of_pypi: Mapping[str, str],
+    ) -> tuple[str, Iterable[LockedPackage]]:
+        """Resolve with Metaflow's needs divided between conda and PyPI."""
+        solution = self._conda(requirements, of_conda, pypi)
+        if not pypi:
+            return solution.python_version, solution.packages
         target = PythonTarget(target=requirements.target, python_version=solution.python_version)
-        wheels: tuple[Wheel, ...] = ()
-        if pypi:
-            wheels = self._pypi_solver(requirements).solve(
-                [*pypi, *self._specs(moved)], target, brought=solution.distributions
-            )
+        solver, runtime = self._pypi_solver(requirements), self._specs(of_pypi)
+        try:
+            wheels = _with_roles(solver, pypi, runtime, target, solution.distributions)
+        except ResolveError as error:
+            raise _ClashError(error) from error
         return solution.python_version, [*solution.packages, *wheels]
 
     def _conda(self, requirements: Requirements, runtime: Mapping[str, str], pypi: list[PypiSpec]) -> CondaSolution:
@@ -123,6 +143,29 @@ class LockResolver:
 
     def _specs(self, packages: Mapping[str, str]) -> list[PypiSpec]:
         return [PypiSpec.parse(name, spec, folder=self._folder) for name, spec in packages.items()]
+
+
+class _ClashError(Exception):
+    """Wheels could not be resolved on top of what conda brings."""
+
+    def __init__(self, error: ResolveError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+def _with_roles(
+    solver: PypiSolver,
+    pypi: Sequence[PypiSpec],
+    runtime: Sequence[PypiSpec],
+    target: PythonTarget,
+    brought: Sequence[CondaDistribution],
+) -> list[Wheel]:
+    """Return the wheels of both; those that `runtime` needs have its role."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="resolve") as pool:
+        # Asked at the same time, hence of the newest versions: that decides on a layer, not on what is installed.
+        of_runtime = pool.submit(solver.names, runtime, target, brought=brought, direct=pypi)
+        wheels = solver.solve([*pypi, *runtime], target, brought=brought)
+    return [replace(wheel, role="runtime") if wheel.name in of_runtime.result() else wheel for wheel in wheels]
 
 
 if TYPE_CHECKING:
