@@ -69,21 +69,26 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return kept | settings
 
 
-@pytest.fixture
-def place(shared: dict[str, str], tmp_path: Path) -> Place:
-    """Return a place whose datastore is a folder of this test."""
-    return Place(tmp_path, shared | {"METAFLOW_DATASTORE_SYSROOT_LOCAL": str(tmp_path)})
+@pytest.fixture(scope="session")
+def new_place(shared: dict[str, str]) -> Callable[[Path], Place]:
+    """Return a function that makes a place whose datastore is in a folder."""
+    return lambda folder: Place(folder, shared | {"METAFLOW_DATASTORE_SYSROOT_LOCAL": str(folder)})
 
 
 @pytest.fixture
-def client(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], object]]:
-    """Return a function that gives the latest run of a flow as Metaflow's client sees it."""
+def place(new_place: Callable[[Path], Place], tmp_path: Path) -> Place:
+    """Return a place of this test alone."""
+    return new_place(tmp_path)
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Place], object]]:
+    """Return a function that gives the latest run of a flow at a place, as Metaflow's client sees it."""
     import metaflow
     from metaflow.plugins.datastores.local_storage import LocalStorage
 
-    monkeypatch.setattr(LocalStorage, "SYSROOT_VAR", str(place.folder))
-
-    def latest_run(name: str) -> object:
+    def latest_run(name: str, place: Place) -> object:
+        monkeypatch.setattr(LocalStorage, "SYSROOT_VAR", str(place.folder))
         metaflow.metadata(f"local@{place.folder}")
         metaflow.namespace(None)
         return metaflow.Flow(name).latest_run

@@ -17,12 +17,20 @@ IN_CONTAINER = ("run", "--with", "container")
 PYTHON = "/opt/prebuilt/env/bin/python"
 
 
-def test_every_step_runs_in_its_image(place, client):
-    """Steps, a foreach and its join run in the baked image; artifacts, parameters, variables and logs come and go."""
+@pytest.fixture(scope="module")
+def ran(new_place, tmp_path_factory):
+    """Return a place where the everyday flow came through in containers, and what was printed."""
+    place = new_place(tmp_path_factory.mktemp("ran"))
     outcome = place.run("everyday", *IN_CONTAINER, "--word", "two words")
     assert outcome.code == 0, outcome.text
-    assert re.search(r"\[\d+/start/\d+ \(pid \d+\)\] word: two words", outcome.text)
-    run = client("EverydayFlow")
+    return place, outcome.text
+
+
+def test_every_step_runs_in_its_image(ran, client):
+    """Steps, a foreach and its join run in the baked image; artifacts, parameters, variables and logs come and go."""
+    place, text = ran
+    assert re.search(r"\[\d+/start/\d+ \(pid \d+\)\] word: two words", text)
+    run = client("EverydayFlow", place)
     assert run.successful
     assert run["end"].task["results"].data == [1, 4, 9]
     assert run["start"].task["colour"].data == "dark green"
@@ -34,22 +42,28 @@ def test_every_step_runs_in_its_image(place, client):
     assert run["end"].task.metadata_dict["prebuilt-image"] == image
 
 
-def test_logs_are_kept_once(place, client):
+def test_logs_are_kept_once(ran, client):
     """What a task writes is in its logs, stdout and stderr apart, no line twice."""
-    assert place.run("everyday", *IN_CONTAINER).code == 0
-    task = client("EverydayFlow")["start"].task
-    assert task.stdout.count("word: a b") == 1
+    task = client("EverydayFlow", ran[0])["start"].task
+    assert task.stdout.count("word: two words") == 1
     assert task.stderr.count("a line of stderr") == 1
 
 
-def test_a_second_run_builds_nothing(place):
+def test_what_is_written_belongs_to_the_user(ran):
+    """Files that tasks leave in the datastore have the owner of the process that launched them."""
+    place, _ = ran
+    assert {path.stat().st_uid for path in place.folder.rglob("*")} == {os.getuid()}
+
+
+def test_a_second_run_builds_nothing(ran):
     """Lock and image are there: the second deployment says so and makes no new file in the layout."""
-    assert place.run("everyday", *IN_CONTAINER).code == 0
+    place, _ = ran
     blobs = Path(place.variables["METAFLOW_PREBUILT_CACHE_DIR"]) / "layout" / "blobs" / "sha256"
     before = sorted(blobs.iterdir())
-    outcome = place.run("everyday", *IN_CONTAINER)
+    outcome = place.run("bare", *IN_CONTAINER, "--with", 'pypi:packages={"six":"1.16.0"}')
     assert outcome.code == 0, outcome.text
     assert "image is there" in outcome.text
+    assert "bare: /opt/prebuilt/env/bin/python" in outcome.text
     assert sorted(blobs.iterdir()) == before
 
 
@@ -57,7 +71,7 @@ def test_trouble_is_handled_as_on_a_cluster(place, client):
     """@retry runs the step again in its image, @catch catches, @timeout ends what takes too long."""
     outcome = place.run("troubled", *IN_CONTAINER)
     assert outcome.code == 0, outcome.text
-    run = client("TroubledFlow")
+    run = client("TroubledFlow", place)
     assert run["start"].task["attempt"].data == 1
     assert "this is caught" in str(run["caught"].task["failure"].data)
     assert "timed out" in str(run["slow"].task["too_slow"].data)
@@ -76,7 +90,7 @@ def test_a_failed_run_is_resumed(place, client):
     resumed = place.run("troubled", "resume", "--with", "container")
     assert resumed.code == 0, resumed.text
     assert "the first attempt fails" not in resumed.text
-    assert client("TroubledFlow").successful
+    assert client("TroubledFlow", place).successful
 
 
 def test_ctrl_c_ends_containers(place):
@@ -103,10 +117,19 @@ def test_ctrl_c_ends_containers(place):
             os.killpg(process.pid, 0)
 
 
-def test_a_step_without_requirements_runs_in_the_image_that_it_names(place, client):
+def test_a_step_without_requirements_runs_in_the_image_that_it_names(ran, client):
     """@container(image=…) of a step that asks for nothing is looked up, pinned, and kept."""
-    assert place.run("everyday", *IN_CONTAINER).code == 0
-    _, _, image = client("EverydayFlow")["end"].task["place"].data
+    place, _ = ran
+    _, _, image = client("EverydayFlow", place)["end"].task["place"].data
     outcome = place.run("bare", "run", "--with", f"container:image={image}")
     assert outcome.code == 0, outcome.text
     assert "bare: /opt/prebuilt/env/bin/python" in outcome.text
+
+
+def test_a_container_that_cannot_be_run_is_one_clean_message(ran):
+    """An engine that does not work ends the run with its name and its reason."""
+    place, _ = ran
+    outcome = place.run("everyday", *IN_CONTAINER, METAFLOW_PREBUILT_CONTAINER_ENGINE="charcoal")
+    assert outcome.code == 1
+    assert "METAFLOW_PREBUILT_CONTAINER_ENGINE" in outcome.text
+    assert "Traceback" not in outcome.text

@@ -13,7 +13,7 @@ def test_steps_run_in_a_local_environment(place, client):
     """The interpreter is that of an environment in the cache, which holds what the step asked for."""
     outcome = place.run("everyday", "run")
     assert outcome.code == 0, outcome.text
-    executable, version, image = client("EverydayFlow")["end"].task["place"].data
+    executable, version, image = client("EverydayFlow", place)["end"].task["place"].data
     assert executable.startswith(place.variables["METAFLOW_PREBUILT_CACHE_DIR"])
     assert (version, image) == ("1.16.0", None)
 

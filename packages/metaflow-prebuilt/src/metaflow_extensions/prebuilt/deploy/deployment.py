@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from metaflow_extensions.prebuilt.deploy.backends import IMAGE_REGISTRY, Backends, choose_backends, registry_is_chosen
@@ -16,6 +17,7 @@ from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
 from prebuilt.core.bake import BakedImage, Baker, BaseImages, StepImage
 from prebuilt.core.documents import DocumentStore, FolderDocuments
 from prebuilt.core.errors import BaseImageError, RegistryError, SettingError
+from prebuilt.core.lock import Lock
 from prebuilt.core.locks import Locks, Resolver
 from prebuilt.core.platforms import Platform
 from prebuilt.core.progress import LineProgress, Progress, TerminalProgress
@@ -68,7 +70,7 @@ def deploy(
             datastore_type=datastore_type,
             refresh=refresh or settings.flag("PREBUILT_REFRESH", default=False),
             progress=progress,
-            resolver=_resolver(settings, progress),
+            resolver=ResolverOnDemand(settings=settings, progress=progress),
         )
         return deployment.deploy(steps)
 
@@ -191,6 +193,24 @@ class Deployment:
         return self.settings.choice("PREBUILT_COMPRESSION", ("zstd", "gzip"), default="zstd")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResolverOnDemand:
+    """The project's resolver, which is imported when something has to be resolved."""
+
+    settings: Settings
+    progress: Progress
+
+    def resolve(self, requirements: Requirements) -> Lock:
+        """Resolve anew. Concurrent calls are fine."""
+        return self._resolver.resolve(requirements)
+
+    @cached_property
+    def _resolver(self) -> Resolver:
+        from prebuilt.lock.resolver import LockResolver
+
+        return LockResolver(self.settings, note=self.progress.note)
+
+
 def set_image(compute: Any, image: BakedImage) -> None:
     """Point a compute decorator at `image`, and set what the registry wants set in order to pull it.
 
@@ -218,12 +238,6 @@ def _local_documents(settings: Settings) -> DocumentStore:
 
 
 # What follows is imported on use: a flow of which everything is baked already needs little of it.
-
-
-def _resolver(settings: Settings, progress: Progress) -> Resolver:
-    from prebuilt.lock.resolver import LockResolver
-
-    return LockResolver(settings, note=progress.note)
 
 
 def _bases(settings: Settings, documents: DocumentStore, progress: Progress) -> BaseImages:

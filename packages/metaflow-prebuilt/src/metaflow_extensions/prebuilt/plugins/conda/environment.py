@@ -39,6 +39,7 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         self.flow = flow
         self._interpreters: dict[str, str] = {}
         self._local_code: LocalCode | None = None
+        self._engine_search: Any | None = None
         self._datastore_type = "local"
 
     def set_local_root(self, local_root: str) -> None:
@@ -67,6 +68,7 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         command = context.info_name if context else None
         if command == "package":
             return
+        os.environ.pop(_IMAGES_VARIABLE, None)  # of a flow whose task starts this one
         spun = _spun_step(context.params["pathspec"], self.flow.name) if command == "spin" else None
         order = list(self.flow._graph.sorted_nodes)  # noqa: SLF001 - a flow itself lists its steps by name
         steps = [
@@ -89,6 +91,17 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         )
         self._interpreters = dict(deployed.interpreters)
         os.environ[_IMAGES_VARIABLE] = json.dumps(dict(deployed.images))
+        containers = [compute for _, _, compute in wanting if compute and compute.name == "container"]
+        if containers:
+            from metaflow_extensions.prebuilt.deploy.container_engine import EngineSearch
+
+            self._engine_search = EngineSearch(containers, echo)
+
+    def settle_container_engine(self) -> None:
+        """Have the tasks of ``@container`` steps, which are about to start, use the engine that was found."""
+        if self._engine_search is not None:
+            os.environ["METAFLOW_PREBUILT_CONTAINER_ENGINE"] = self._engine_search.name()
+            self._engine_search = None
 
     def interpreter(self, step_name: str) -> str | None:
         """Return the interpreter for a step that runs here in an environment of its own; None for all others."""
@@ -142,7 +155,8 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         python = self._python()
         return (
             f"if [ -z $METAFLOW_SKIP_INSTALL_DEPENDENCIES ]; then {python} -c 'import requests' 2>/dev/null || "
-            f"{python} -m pip install -qqq --no-compile --no-cache-dir --disable-pip-version-check requests; fi"
+            f"{python} -m pip install -qqq --no-compile --no-cache-dir --disable-pip-version-check requests || "
+            "{ mflog 'The image has neither the package requests, which Metaflow needs, nor pip to install it'; exit 1; }; fi"
         )
 
     def _get_download_code_package_cmd(self, code_package_url: str, datastore_type: str) -> str:

@@ -73,6 +73,7 @@ class ContainerDecorator(StepDecorator):
         other = next((deco.name for deco in decos if deco.name in {"batch", "kubernetes"}), None)
         if other:
             raise ContainerException(f"Step *{step}* has *@container* and *@{other}*: choose one.")
+        self.environment = environment
         self.flow_datastore = flow_datastore
         self.attributes.update(compute_resource_attributes(decos, self, self.resource_defaults))
         self.run_time_limit = get_run_time_limit_for_task(decos)
@@ -89,6 +90,7 @@ class ContainerDecorator(StepDecorator):
         del task_datastore, task_id, split_index, input_paths, ubf_context
         if not is_cloned:
             self._save_package_once(self.flow_datastore, self.package)
+            self.environment.settle_container_engine()
 
     def runtime_step_cli(self, cli_args: Any, retry_count: int, max_user_code_retries: int, ubf_context: Any) -> None:
         """Start ``container step`` in place of ``step``; the fallback of ``@catch`` needs no container."""

@@ -1,0 +1,232 @@
+"""``@container``: its attributes, the command line of a task, and what a task sees of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from metaflow import FlowSpec, environment, resources, step, timeout
+from metaflow.plugins.datastores.local_storage import LocalStorage
+
+from metaflow_extensions.prebuilt.deploy.container_engine import EngineSearch
+from metaflow_extensions.prebuilt.deploy.container_task import HOME, TIMED_OUT, ContainerTask
+from metaflow_extensions.prebuilt.plugins.conda.asked import PrebuiltEnvironmentException, compute_of
+from metaflow_extensions.prebuilt.plugins.container import container_cli
+from metaflow_extensions.prebuilt.plugins.container.container_decorator import ContainerException
+from prebuilt.core.errors import ContainerError
+from prebuilt.oci import containers
+
+IMAGE = "registry.example/images@sha256:" + "d" * 64
+
+
+class Sized(FlowSpec):
+    @timeout(minutes=5)
+    @resources(gpu=1, memory=8000, cpu=2)
+    @environment(vars={"COLOUR": "green", "NUMBER": 7})
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.fixture
+def task():
+    """Return a task that asks for little."""
+    return ContainerTask(
+        step_name="start",
+        step_command="python -u flow.py step start --input-paths ${METAFLOW_INPUT_PATHS_0}",
+        image=IMAGE,
+        cpus=1.0,
+        gpus=0,
+        memory_mb=4096,
+        time_limit_s=100,
+        code_package_metadata="{}",
+        code_package_sha="sha",
+        code_package_url="/store/package",
+        variables={"METAFLOW_RUN_ID": "7"},
+    )
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Return a local datastore in a folder of this test."""
+    monkeypatch.setattr(LocalStorage, "SYSROOT_VAR", str(tmp_path))
+    return SimpleNamespace(TYPE="local", datastore_root=str(tmp_path / ".metaflow"))
+
+
+class TestDecorator:
+    def test_resources_are_merged(self, prepared):
+        """The larger of what @resources and @container ask for counts, as for @batch."""
+        flow, _ = prepared(Sized, "container:memory=9000")
+        assert compute_of(flow.start).attributes["memory"] == "9000.0"
+        assert compute_of(flow.start).attributes["cpu"] == "2"
+        assert compute_of(flow.start).attributes["gpu"] == "1"
+        assert compute_of(flow.end).attributes["cpu"] == "1"
+
+    def test_the_time_limit_is_that_of_timeout(self, prepared):
+        """@timeout also limits the container."""
+        flow, _ = prepared(Sized, "container")
+        assert compute_of(flow.start).run_time_limit == 300
+
+    def test_two_places_are_refused(self, prepared):
+        """A step runs in one place."""
+        with pytest.raises(ContainerException, match=r"container.*kubernetes"):
+            prepared(Sized, "container", "kubernetes")
+
+    def test_the_fallback_of_catch_needs_no_container(self, prepared):
+        """After all attempts what is left to do is done here."""
+        flow, _ = prepared(Sized, "container")
+        cli_args = SimpleNamespace(commands=["step"], command_args=["start"], command_options={}, entrypoint=["x"])
+        compute_of(flow.start).runtime_step_cli(cli_args, 2, 1, None)
+        assert cli_args.commands == ["step"]
+        compute_of(flow.start).runtime_step_cli(cli_args, 1, 1, None)
+        assert cli_args.commands == ["container", "step"]
+        assert cli_args.command_options["image"].startswith("python:")
+
+
+class TestTask:
+    def test_it_runs_what_a_cluster_runs(self, task, prepared):
+        """Package, bootstrap, step; without the log capture, and with signals going to the step."""
+        _, prebuilt = prepared(Sized, "container")
+        shell, flag, script = task.command(prebuilt, "local")
+        assert (shell, flag) == ("bash", "-c")
+        wanted = prebuilt.get_package_commands("/store/package", "local", "{}")
+        assert "flush_mflogs" in wanted
+        assert "cp '/store/package' job.tar" in script
+        assert "&& flush_mflogs &&" not in script
+        assert "mflog.tee" not in script
+        assert script.endswith(
+            "export METAFLOW_DEFAULT_ENVIRONMENT=prebuilt && "
+            "exec python -u flow.py step start --input-paths ${METAFLOW_INPUT_PATHS_0}"
+        )
+
+    def test_it_is_told_what_a_cluster_tells(self, task, store, monkeypatch, tmp_path):
+        """Code, user, datastore and metadata are named; the user's cloud credentials are forwarded, nothing else is."""
+        monkeypatch.setattr("metaflow_extensions.prebuilt.deploy.container_task.get_username", lambda: "tester")
+        monkeypatch.setenv("AWS_PROFILE", "mine")
+        monkeypatch.setenv("METAFLOW_PREBUILT_CACHE_DIR", "private")
+        monkeypatch.setenv("UNRELATED", "private")
+        variables = task.environment_variables("local", "local")
+        assert variables["METAFLOW_CODE_URL"] == "/store/package"
+        assert variables["METAFLOW_USER"] == "tester"
+        assert variables["METAFLOW_DEFAULT_METADATA"] == "local"
+        assert variables["METAFLOW_DATASTORE_SYSROOT_LOCAL"] == str(tmp_path)
+        assert variables["METAFLOW_PREBUILT_IMAGE"] == IMAGE
+        assert variables["METAFLOW_RUN_ID"] == "7"
+        assert variables["AWS_PROFILE"] == "mine"
+        assert "private" not in variables.values()
+
+    def test_it_sees_the_datastore_and_credentials(self, task, store, monkeypatch, tmp_path, prepared):
+        """The datastore is where it is here, writable; files that hold credentials are there once, read-only."""
+        bundle = tmp_path / "ca.pem"
+        bundle.touch()
+        (tmp_path / ".aws").mkdir()
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+        monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        run = _run(task, store, prepared, monkeypatch)
+        mounts = {mount.target: (mount.source, mount.read_only) for mount in run.mounts}
+        home = mounts.pop(HOME)
+        assert mounts == {
+            store.datastore_root: (Path(store.datastore_root), False),
+            str(bundle): (bundle, True),
+            f"{HOME}/.aws": (tmp_path / ".aws", True),
+        }
+        assert not home[1]
+        assert not home[0].exists()  # removed with the task
+
+    def test_it_is_limited(self, task, store, monkeypatch, prepared):
+        """Memory and processors are those of the decorator."""
+        run = _run(task, store, prepared, monkeypatch)
+        assert (run.image, run.memory_mb, run.cpus, run.gpus) == (IMAGE, 4096, 1.0, 0)
+
+    def test_its_exit_code_is_the_containers(self, task, store, monkeypatch, prepared):
+        """A task that dies of its own accord says how."""
+        _, prebuilt = prepared(Sized, "container")
+        _engine(monkeypatch, lambda _: 7)
+        assert task.run(prebuilt, store, SimpleNamespace(TYPE="local")) == 7
+
+    def test_it_is_stopped_after_its_time(self, task, store, monkeypatch, prepared):
+        """A task that does not heed its @timeout is ended from outside."""
+        import time
+
+        monkeypatch.setattr("metaflow_extensions.prebuilt.deploy.container_task._GRACE_S", -99)
+        _, prebuilt = prepared(Sized, "container")
+        _engine(monkeypatch, lambda _: time.sleep(30))
+        assert task.run(prebuilt, store, SimpleNamespace(TYPE="local")) == TIMED_OUT
+
+    def test_what_cannot_be_run_is_a_clean_message(self, task, store, monkeypatch, prepared):
+        """Errors of the engine are Metaflow's by the time they leave."""
+
+        def fail(_):
+            raise ContainerError("run a container", reason="there is no room")
+
+        _, prebuilt = prepared(Sized, "container")
+        _engine(monkeypatch, fail)
+        with pytest.raises(PrebuiltEnvironmentException, match="no room"):
+            task.run(prebuilt, store, SimpleNamespace(TYPE="local"))
+
+
+class TestCommand:
+    def test_long_input_paths_are_cut(self):
+        """The paths of a join over a wide foreach do not fit into one variable, and come together again."""
+        paths = "x" * 70_000
+        variables = container_cli._input_variables(paths)
+        assert len(variables) == 3
+        assert "".join(variables.values()) == paths
+        assert container_cli._input_variables(None) == {}
+
+    def test_declared_variables_are_text(self, prepared):
+        """@environment may hold numbers."""
+        flow, _ = prepared(Sized)
+        assert container_cli._declared_variables(flow.start) == {"COLOUR": "green", "NUMBER": "7"}
+
+    def test_retries_wait_as_on_a_cluster(self, monkeypatch):
+        """minutes_between_retries counts from the second attempt on."""
+        slept = []
+        monkeypatch.setattr(container_cli.time, "sleep", slept.append)
+        retry = SimpleNamespace(name="retry", attributes={"minutes_between_retries": 2})
+        node = SimpleNamespace(decorators=[retry])
+        container_cli._wait_before_retry(node, 0, print)
+        container_cli._wait_before_retry(node, 1, print)
+        assert slept == [120]
+
+
+class TestEngineSearch:
+    def test_limits_that_are_not_held_are_said_once(self, prepared, monkeypatch):
+        """One line for what somebody asked for; none for defaults."""
+        monkeypatch.setenv("METAFLOW_PREBUILT_CONTAINER_ENGINE", "rootless")
+        monkeypatch.setattr("prebuilt.oci.containers.rootless.RootlessEngine.check", lambda _: None)
+        flow, _ = prepared(Sized, f"container:image={IMAGE}")
+        lines = []
+        computes = [compute_of(flow.start), compute_of(flow.start), compute_of(flow.end)]
+        assert EngineSearch(computes, lambda line, **_: lines.append(line)).name() == "rootless"
+        assert len(lines) == 1
+        assert "8000" in lines[0]
+        assert "4096" not in lines[0]
+
+    def test_none_that_works_is_a_clean_message(self, prepared, monkeypatch):
+        """Whoever has no engine is told why, once, before a task is started."""
+        monkeypatch.setenv("METAFLOW_PREBUILT_CONTAINER_ENGINE", "charcoal")
+        flow, _ = prepared(Sized, f"container:image={IMAGE}")
+        with pytest.raises(PrebuiltEnvironmentException, match="charcoal"):
+            EngineSearch([compute_of(flow.start)], print).name()
+
+
+def _engine(monkeypatch, run):
+    engine = SimpleNamespace(run=run)
+    monkeypatch.setattr("metaflow_extensions.prebuilt.deploy.container_task.select_engine", lambda _: engine)
+
+
+def _run(task, store, prepared, monkeypatch) -> containers.ContainerRun:
+    """Return the run that an engine is asked for."""
+    runs = []
+    _, prebuilt = prepared(Sized, "container")
+    _engine(monkeypatch, lambda run: runs.append(run) or 0)
+    assert task.run(prebuilt, store, SimpleNamespace(TYPE="local")) == 0
+    return runs[0]
