@@ -10,6 +10,8 @@ import subprocess
 APT_PACKAGES = {
     "dockerd": "docker.io",
     "docker-registry": "docker-registry",
+    "podman": "podman",
+    "setpriv": "util-linux",
     "skopeo": "skopeo",
     "umoci": "umoci",
     "busybox": "busybox-static",
@@ -21,7 +23,7 @@ APT_PACKAGES = {
 
 def install_engines() -> None:
     """Install what is missing where that is possible: on Debian and Ubuntu, as root. Say what is missing elsewhere."""
-    missing = sorted(package for program, package in APT_PACKAGES.items() if not _is_there(program))
+    missing = sorted({package for program, package in APT_PACKAGES.items() if not _is_there(program)})
     if not missing:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -34,7 +36,7 @@ def install_engines() -> None:
 def apt_get_install(*packages: str) -> None:
     """Install Debian packages; needs root."""
     _apt_get("update")
-    _apt_get("install", "--yes", "--no-install-recommends", *packages)
+    _apt_get("install", "--yes", *packages)
 
 
 def _apt_get(*arguments: str) -> None:
