@@ -48,7 +48,7 @@ class IndexConfig:
 
     indexes: tuple[str, ...] = field(default=(), repr=False)
     known: tuple[str, ...] = field(default=(), repr=False)
-    find_links: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = field(default=(), repr=False)
     no_index: bool = False
     replaces: bool = False
     ca_bundle: Path | None = None
