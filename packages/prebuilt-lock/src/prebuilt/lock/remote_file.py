@@ -65,7 +65,7 @@ class RemoteFiles:
             try:
                 with self._client(file.url) as client:
                     return do(client, file, *more)
-            except httpx2.HTTPError as error:  # noqa: PERF203 - each attempt may fail
+            except httpx2.HTTPError as error:
                 wait_s = next(waits, None) if _may_pass(error) else None
                 if wait_s is None:
                     raise _failure(file, error) from error

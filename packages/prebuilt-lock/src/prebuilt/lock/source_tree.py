@@ -64,7 +64,7 @@ def _required(build: Mapping[str, Any]) -> set[str]:
     for line in build.get("requires", ()):
         try:
             names.add(str(canonicalize_name(Requirement(line).name)))
-        except InvalidRequirement:  # noqa: PERF203 - the build itself will say what is wrong with it
+        except InvalidRequirement:  # the build itself will say what is wrong with it
             continue
     return names
 
