@@ -28,8 +28,8 @@ from prebuilt.core.settings import Settings
 from prebuilt.native.builder import NativeBuilder
 from prebuilt.native.config import NativeConfig, layout_folder
 from prebuilt.native.registry import LayoutRegistry
-from prebuilt.oci.image import ImageConfig, ImageManifest
 from prebuilt.oci.compression import decompress
+from prebuilt.oci.image import ImageConfig, ImageManifest
 from prebuilt.oci.layer import open_layer_tar
 from prebuilt.testing.python_index import PackageIndex
 from prebuilt.testing.registry import InMemoryRegistry
