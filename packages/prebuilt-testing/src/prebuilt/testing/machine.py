@@ -38,6 +38,7 @@ _OTHER_LIBRARIES = (
     "libstdc++.so.6",
     "libutil.so.1",
 )
+_TRIPLETS = {"aarch64-linux-gnu", "x86_64-linux-gnu"}  # Debian's folders of libraries, one for each architecture
 _CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _NEEDED = re.compile(r"^\s+(?:(?P<name>\S+) => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)
 
@@ -90,6 +91,9 @@ def library_entries(files: Sequence[Path]) -> Iterator[Entry]:
         # Programs name their loader by its full path; everything else is searched for.
         place = path.parent if name.startswith("ld-") else folder
         yield FileEntry(path=_merged(place / name), content=PathContent(path.resolve()), executable=True)
+    if folder.name in _TRIPLETS:  # an image that claims another architecture has its libraries where that one looks
+        for other in sorted(_TRIPLETS - {folder.name}):
+            yield SymlinkEntry(path=_merged(folder.with_name(other)), target=folder.name)
 
 
 def certificates() -> bytes | None:
