@@ -11,7 +11,7 @@ from metaflow._vendor import click
 from metaflow.metaflow_environment import MetaflowEnvironment
 from metaflow.util import parse_spin_pathspec
 
-from .asked import asked_of, compute_of, is_disabled
+from .asked import Asked, asked_of, compute_of, is_disabled
 from .decorators import IMAGE_VARIABLE
 from .local_code import LocalCode
 
@@ -59,25 +59,10 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         return is_disabled(step)
 
     def init_environment(self, echo: Callable[..., None], only_steps: Any = None) -> None:
-        """Bake the images of all steps that run elsewhere, and make the environments of those that run here.
-
-        Commands that only look at the code package build nothing. ``spin`` runs one step, here, whatever its decorators
-        say.
-        """
+        """Bake the images of all steps that run elsewhere, and make the environments of those that run here."""
         context = click.get_current_context(silent=True)
-        command = context.info_name if context else None
-        if command == "package":
-            return
+        wanting = self._wanting(context, only_steps)
         os.environ.pop(_IMAGES_VARIABLE, None)  # of a flow whose task starts this one
-        spun = _spun_step(context.params["pathspec"], self.flow.name) if command == "spin" else None
-        order = list(self.flow._graph.sorted_nodes)  # noqa: SLF001 - a flow itself lists its steps by name
-        steps = [
-            step
-            for step in sorted(self.flow, key=lambda step: order.index(step.name))
-            if spun in (None, step.name) and (not only_steps or step.name in only_steps)
-        ]
-        wanting = [(step.name, asked_of(step), None if spun else compute_of(step)) for step in steps]
-        wanting = [(name, asked, to) for name, asked, to in wanting if asked or (to and to.name == "container")]
         if not wanting:
             return
         from metaflow_extensions.prebuilt.deploy.deployment import StepToDeploy, deploy
@@ -91,11 +76,30 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         )
         self._interpreters = dict(deployed.interpreters)
         os.environ[_IMAGES_VARIABLE] = json.dumps(dict(deployed.images))
-        containers = [compute for _, _, compute in wanting if compute and compute.name == "container"]
+        containers = [compute for _, _, compute in wanting if _is_container(compute)]
         if containers:
             from metaflow_extensions.prebuilt.deploy.container_engine import EngineSearch
 
             self._engine_search = EngineSearch(containers, echo)
+
+    def _wanting(self, context: Any | None, only_steps: Any) -> list[tuple[str, Asked | None, Any | None]]:
+        """Return the steps that something is to be done for, in the flow's order: what they ask for and where they run.
+
+        None for commands that only look at the code package. ``spin`` runs one step, here, whatever its decorators say.
+        """
+        command = context.info_name if context else None
+        if command == "package" or (context and context.params.get("skip_decorators")):
+            return []
+        spun = _spun_step(context.params["pathspec"], self.flow.name) if context and command == "spin" else None
+        order = {name: place for place, name in enumerate(self.flow._graph.sorted_nodes)}  # noqa: SLF001
+        wanting = []
+        for step in sorted(self.flow, key=lambda step: order.get(step.name, len(order))):
+            if spun not in (None, step.name) or (only_steps and step.name not in only_steps):
+                continue
+            asked, compute = asked_of(step), None if spun else compute_of(step)
+            if asked or _is_container(compute):
+                wanting.append((step.name, asked, compute))
+        return wanting
 
     def settle_container_engine(self) -> None:
         """Have the tasks of ``@container`` steps, which are about to start, use the engine that was found."""
@@ -164,6 +168,10 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         if datastore_type != "local":
             return str(super()._get_download_code_package_cmd(code_package_url, datastore_type))
         return f"cp '{code_package_url}' job.tar"
+
+
+def _is_container(compute: Any | None) -> bool:
+    return compute is not None and compute.name == "container"
 
 
 def _spun_step(pathspec: str, flow_name: str) -> str:
