@@ -121,7 +121,7 @@ def serve_channel(
 ) -> Iterator[ServedChannel]:
     """Serve `channel` on loopback while the body runs: to everybody, or to who shows a password or a token.
 
-    A token is part of the path, as anaconda.org has it: ``/t/<token>/channel/…``.
+    A token is part of the path, as conda's clients write it: ``/t/<token>/channel/…``.
     """
     served = ServedChannel(channel, "", user, password, token)
     handler = type("Handler", (_Handler,), {"served": served})
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers for one channel, always in full: without a date no client asks whether something changed since."""
 
     protocol_version = "HTTP/1.1"
-    timeout = 5  # seconds for which an idle connection is kept; it would hold the end of a test up otherwise
+    timeout = 5  # seconds until an idle connection is closed; clients in Rust keep theirs for longer than a test
     served: ServedChannel
 
     def do_GET(self) -> None:
