@@ -313,7 +313,6 @@ class ContainerEngineContract:
 
     def test_sigkill_of_the_caller_leaves_nothing(self, engine_name: str, folder: Path, image: str) -> None:
         """Nothing of the container is there a moment after its caller was killed."""
-        before, folders = _mount_points(), set(Path(tempfile.gettempdir()).iterdir())
         with _caller(
             engine_name, folder, image, ("sh", "-c", "/bin/sleep 4324 & echo ready; exec /bin/sleep 4324")
         ) as process:
@@ -321,16 +320,20 @@ class ContainerEngineContract:
             process.kill()
             process.communicate(timeout=20)
         _eventually(lambda: not _running("4324"))
-        _eventually(lambda: _mount_points() <= before)
+        _eventually(lambda: not _mounted_below(folder))
         _eventually(lambda: not self.leftovers())
-        _eventually(lambda: not _named_by_us(set(Path(tempfile.gettempdir()).iterdir()) - folders))
+        _eventually(lambda: not list((folder / "tmp").iterdir()))
 
 
 @contextlib.contextmanager
 def _caller(engine: str, folder: Path, image: str, command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start another process that runs a command, and wait until that has said that it is ready."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    environ = {**os.environ, "TMPDIR": str(folder / "tmp")}
     argument = json.dumps([engine, str(folder / "cache"), image, command])
-    with subprocess.Popen([sys.executable, "-c", _CALLER, argument], stdout=subprocess.PIPE, bufsize=0) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", _CALLER, argument], stdout=subprocess.PIPE, bufsize=0, env=environ
+    ) as process:
         assert process.stdout is not None
         try:
             assert process.stdout.readline() == b"ready\n"
@@ -356,12 +359,9 @@ def _running(argument: str) -> list[bytes]:
     ]
 
 
-def _mount_points() -> set[str]:
-    return {line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()}
-
-
-def _named_by_us(paths: set[Path]) -> list[Path]:
-    return [path for path in paths if path.name.startswith("metaflow-prebuilt")]
+def _mounted_below(folder: Path) -> list[str]:
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+    return [point for point in points if point.startswith(f"{folder}/")]
 
 
 def _eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

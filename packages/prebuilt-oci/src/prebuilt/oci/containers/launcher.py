@@ -60,6 +60,8 @@ HOST_FILES = ("/etc/resolv.conf", "/etc/hosts")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Docker's, for images that set none."""
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
+KILL_REQUEST = signal.SIGRTMAX
+"""Has the launcher kill the init and wait for its end, which comes after that of all others in its PID namespace."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -179,7 +181,7 @@ def wait_for(child: int) -> int:
         number = signal.sigwait(passed_on())
         if number != signal.SIGCHLD:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, number)
+                os.kill(child, signal.SIGKILL if number == KILL_REQUEST else number)
             continue
         while True:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +24,8 @@ from prebuilt.oci.containers.scratch import Scratch, new_scratch, remove_leftove
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _HOME = "/root"
+_KILL_REQUEST = getattr(signal, "SIGRTMAX", signal.SIGKILL)  # as in launcher.py; macOS has none, nor this engine
+_KILL_TIMEOUT_S = 10.0
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH",)  # Python itself may need it; the rest would show inside, in /proc/1/environ
 
 
@@ -141,9 +144,13 @@ class RootlessContainer(RunningContainer):
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """Kill the launcher; the kernel kills the rest."""
+        """Have the launcher kill everything and wait for it. If the launcher does not, kill it; the kernel kills the rest."""
         if self._process is not None:
-            self._process.kill()
+            self._process.send_signal(_KILL_REQUEST)
+            try:
+                self._process.wait(_KILL_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
         self.wait()
 
     def wait(self) -> int:
