@@ -70,11 +70,11 @@ def test_an_unknown_package_is_one_clean_message(place):
 
 
 def test_a_cluster_is_refused_a_folder_of_this_machine(place):
-    """A deployment to Argo with the registry `layout` ends before anything is built, naming the setting."""
+    """A run on Kubernetes with the registry `layout` ends before anything is built, naming the setting."""
     outcome = place.run(
         "unknown",
         "--datastore=s3",
-        *("argo-workflows", "create", "--only-json"),
+        "run",
         METAFLOW_DATASTORE_SYSROOT_S3="s3://nowhere/metaflow",
         AWS_EC2_METADATA_DISABLED="true",
     )
