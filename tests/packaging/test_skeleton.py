@@ -23,7 +23,7 @@ def test_passes_its_own_tests(
 ) -> None:
     """Its wheel builds, installs, and passes the tests that came with it."""
     folder = write(ROOT, "sample", kinds, into=tmp_path / "packages")
-    python = install(build(Package.read(folder)).wheel, built["core"].wheel, built["oci"].wheel, "pytest")
+    python = install(build(Package.read(folder)).wheel, built["core"].wheel, built["oci"].wheel, built["testing"].wheel)
     subprocess.run(
         [python, "-m", "pytest", "-q", "-W", "error", "--import-mode=importlib", folder / "tests"], check=True
     )
