@@ -22,7 +22,7 @@ COMMANDS = (
 ).split()
 """What a small Debian image has and shell scripts expect."""
 
-_OPTIONAL = {"hostname", "ps", "which"}  # of packages that a small system may lack
+_OPTIONAL = {"hostname", "kill", "ps", "which"}  # of packages that a small system may lack
 _SEARCH_PATH = "/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin"
 
 # Loaded by name at run time, or needed by wheels: manylinux counts on them. The first two are stubs in newer C libraries.
