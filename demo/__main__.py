@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools import venv
 
 try:
-    environment = venv.ensure("demo", packages=("metaflow", "testing"))
+    environment = venv.ensure("demo", requirements=("pip",), packages=("metaflow", "testing"))
 except (venv.NoEnvironmentError, CalledProcessError) as error:
     raise SystemExit(str(error)) from error
 raise SystemExit(environment.run("python", str(Path(__file__).resolve().with_name("story.py"))))

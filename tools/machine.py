@@ -43,7 +43,7 @@ def _apt_get(*arguments: str) -> None:
     subprocess.run(
         ["apt-get", "--quiet", "--quiet", *arguments],
         check=True,
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NOWARNINGS": "yes"},
         stdout=subprocess.DEVNULL,
     )
 
