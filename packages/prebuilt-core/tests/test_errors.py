@@ -58,7 +58,7 @@ def test_a_mismatch_names_both_digests() -> None:
 def test_a_bake_error_names_every_failure() -> None:
     """One failure reads as a line, several as a list."""
     one = BakeError({"train": PrebuiltError("resolve x", reason="unknown package")})
-    assert str(one) == "tried to bake an image: train: tried to resolve x: unknown package"
+    assert str(one) == "tried to bake the image of train: tried to resolve x: unknown package"
     two = BakeError({"train": ValueError("a"), "score, test": ValueError("b")})
     assert "2 images" in str(two)
     assert "score, test: b" in str(two)

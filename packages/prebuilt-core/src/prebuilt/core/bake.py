@@ -128,7 +128,7 @@ class Baker:
         try:
             return self._ensure(spec, progress, cancellation)
         except BaseException as error:
-            progress.failed("stopped" if isinstance(error, CancelledError) else str(error))
+            progress.failed(_in_short(error))
             raise
 
     def _ensure(self, spec: ImageSpec, progress: ImageProgress, cancellation: Cancellation) -> BakedImage:
@@ -196,6 +196,13 @@ class Baker:
                 raise next(error for error in failures.values() if not isinstance(error, PrebuiltError))
             raise BakeError(failures) from first
         return {key: future.result() for future, key in futures.items()}
+
+
+def _in_short(error: BaseException) -> str:
+    """Return what failed, for a line of progress; why is in the error that the bake ends with, and need not be said twice."""
+    if isinstance(error, CancelledError):
+        return "stopped"
+    return error.tried if isinstance(error, PrebuiltError) else type(error).__name__
 
 
 def _unless_cancelled(do: Callable[[K, Cancellation], V], key: K, cancellation: Cancellation) -> V:

@@ -188,7 +188,9 @@ class BakeError(PrebuiltError):
     def __init__(self, failures: Mapping[str, BaseException]) -> None:
         """Name every failure; the first is the one that stopped the rest."""
         self.failures = dict(failures)
-        lines = [f"{steps}: {error}" for steps, error in self.failures.items()]
-        reason = lines[0] if len(lines) == 1 else "\n" + "\n".join(f"  {line}" for line in lines)
-        count = f"{len(lines)} images" if len(lines) > 1 else "an image"
-        super().__init__(f"bake {count}", reason=reason)
+        if len(self.failures) == 1:
+            [(steps, failure)] = self.failures.items()
+            super().__init__(f"bake the image of {steps}", reason=str(failure))
+        else:
+            lines = "".join(f"\n  {steps}: {failure}" for steps, failure in self.failures.items())
+            super().__init__(f"bake {len(self.failures)} images", reason=lines)
