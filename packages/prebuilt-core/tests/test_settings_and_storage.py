@@ -94,8 +94,10 @@ def test_others_can_read_a_shared_cache(tmp_path: Path) -> None:
 def test_storage_failures_say_what_to_do(tmp_path: Path) -> None:
     """A folder that cannot be made, and a full disk, name the place and the reason."""
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError, match="write x"):
+    with pytest.raises(StorageError, match=r"write x.*METAFLOW_PREBUILT_CACHE_DIR.* to a folder"):
         write_atomically(tmp_path / "file" / "x", b"")
+    with pytest.raises(StorageError, match=r"read x.*METAFLOW_PREBUILT_CACHE_DIR.* to a folder"):
+        read_if_there(tmp_path / "file" / "x")
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("only Linux has /dev/full")

@@ -14,11 +14,15 @@ from typing import BinaryIO
 from prebuilt.core.errors import StorageError
 from prebuilt.core.settings import Settings
 
+_ELSEWHERE = "set METAFLOW_PREBUILT_CACHE_DIR (for images METAFLOW_PREBUILT_LAYOUT, if that is set)"
 _REMEDIES = {
-    errno.ENOSPC: "free some space, or set METAFLOW_PREBUILT_CACHE_DIR to a larger disk",
-    errno.EDQUOT: "free some of your quota, or set METAFLOW_PREBUILT_CACHE_DIR to another disk",
-    errno.EACCES: "make it writable, or set METAFLOW_PREBUILT_CACHE_DIR to a folder that is",
-    errno.EROFS: "set METAFLOW_PREBUILT_CACHE_DIR to a folder that is writable",
+    errno.ENOSPC: f"free some space, or {_ELSEWHERE} to a larger disk",
+    errno.EDQUOT: f"free some of your quota, or {_ELSEWHERE} to another disk",
+    errno.EACCES: f"make it writable, or {_ELSEWHERE} to a folder that is",
+    errno.EPERM: f"make it writable, or {_ELSEWHERE} to a folder that is",
+    errno.EROFS: f"{_ELSEWHERE} to a folder that is writable",
+    errno.ENOTDIR: f"{_ELSEWHERE} to a folder",
+    errno.EEXIST: f"{_ELSEWHERE} to a folder",
 }
 
 
