@@ -284,8 +284,9 @@ class TestSource:
     def test_failed_build_says_why(self, solve: Solve, index: PackageIndex, dist: Path):
         """Source that cannot be built is named, with the last words of its build."""
         index.add(make_sdist(dist, "broken", "1.0", fails_with="cc: command not found"))
-        with pytest.raises(ResolveError, match=r"(?s)broken==1\.0.*cannot be built.*cc: command not found"):
+        with pytest.raises(ResolveError, match=r"(?s)broken==1\.0.*cannot be built.*cc: command not found") as raised:
             solve({"broken": ""})
+        assert "constraints.txt" not in str(raised.value)
 
     def test_changed_source_is_refused(self, solve: Solve, index: PackageIndex, dist: Path):
         """Source that is not what the index announces is not built."""
@@ -420,7 +421,7 @@ class TestIndexFailures:
         assert locked.url.startswith("http://127.0.0.1")
         assert "ss@" not in locked.url
 
-    @pytest.mark.parametrize(("status", "told"), [(503, "503"), (403, "403")])
+    @pytest.mark.parametrize(("status", "told"), [(503, "503.*try again later"), (403, "403")])
     def test_failing_index(self, solve: Solve, index: PackageIndex, status: int, told: str):
         """What an index answers instead of packages is told."""
         index.failing_with = status

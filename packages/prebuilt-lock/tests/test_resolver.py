@@ -98,6 +98,14 @@ def roles(lock: Lock) -> dict[str, tuple[str, str, str]]:
     return {package.name: (package.kind, package.version, package.role) for package in lock.packages}
 
 
+def test_a_base_without_python_is_the_reason_for_asking_conda(resolve: Resolve):
+    """Who asked for wheels alone is told why a channel was wanted at all."""
+    with pytest.raises(
+        ResolveError, match=r"(?s)nowhere.*conda was asked because there is no Python 3\.11 in the base"
+    ):
+        resolve(target=BARE, pypi={"pandas": ""}, channels=("file:///nowhere",))
+
+
 def test_wheels_on_the_bases_python(resolve: Resolve):
     """On a base that has the Python, everything is a wheel; the runtime's closure is runtime, also where users share it."""
     lock = resolve(pypi={"pandas": "2.2.3"}, runtime=RUNTIME)

@@ -119,5 +119,5 @@ def digest_mismatch(package: LockedPackage, *, expected: str, actual: str) -> Di
         at=without_credentials(package.url),
         expected=expected,
         actual=actual,
-        remedy="the file was changed after the lock was made: resolve again with METAFLOW_PREBUILT_REFRESH=1",
+        remedy="ask the owner of the package index or channel why, and resolve again (METAFLOW_PREBUILT_REFRESH=1) if it is meant",
     )

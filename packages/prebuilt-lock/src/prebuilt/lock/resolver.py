@@ -126,16 +126,23 @@ class LockResolver:
         return solution.python_version, [*solution.packages, *wheels]
 
     def _conda(self, requirements: Requirements, runtime: Mapping[str, str], pypi: list[PypiSpec]) -> CondaSolution:
-        return self._conda_solver.solve(
-            CondaRequest(
-                python=requirements.python,
-                packages=requirements.conda,
-                runtime=runtime,
-                limits={spec.name: spec.conda_version for spec in pypi if spec.conda_version},
-                channels=requirements.channels,
-                target=requirements.target,
-            )
+        request = CondaRequest(
+            python=requirements.python,
+            packages=requirements.conda,
+            runtime=runtime,
+            limits={spec.name: spec.conda_version for spec in pypi if spec.conda_version},
+            channels=requirements.channels,
+            target=requirements.target,
         )
+        try:
+            return self._conda_solver.solve(request)
+        except ResolveError as error:
+            if requirements.conda:
+                raise
+            # Who asked for nothing of conda's is told why it was asked at all.
+            why = f"there is no Python {requirements.python} in the base image (for a local step: on this machine)"
+            remedy = f"{error.remedy}; conda was asked because {why}"
+            raise ResolveError(error.tried, at=error.at, reason=error.reason, remedy=remedy) from error
 
     def _pypi_solver(self, requirements: Requirements) -> PypiSolver:
         config = IndexConfig.load(indexes=requirements.indexes, environ=self._settings.environ, folder=self._folder)

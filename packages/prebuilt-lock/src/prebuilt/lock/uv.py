@@ -19,7 +19,14 @@ _FETCHED = re.compile(r"Failed to fetch: `?(\S+?)`?$", re.MULTILINE)
 _NOT_BUILT = re.compile(r"^error: Failed to (?:download and )?build `([^`]+)`", re.MULTILINE)
 _UNSATISFIABLE = re.compile(r"^error: No solution found[^\n]*\n(.*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _HINT = re.compile(r"^hint: (.*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
-_NOISE = ("hint: ", "error: Failed to ", "  cause: ", "Building ", "Resolved ")  # of uv, around what the build said
+_NOISE = (
+    "warning: Requirements file",
+    "hint: ",
+    "error: Failed to ",
+    "  cause: ",
+    "Building ",
+    "Resolved ",
+)  # of uv, around what the build said
 _MAX_REASON = 2000
 _ONLY_WHEELS = "because building from source is disabled"
 # Variables that choose an interpreter or an output form; each would turn a call of ours into another one.
@@ -128,14 +135,12 @@ def not_buildable(tried: str, package: str, output: str) -> ResolveError:
 def _unreachable(result: UvResult, tried: str, url: str) -> ResolveError:
     causes = [line.strip().removeprefix("cause: ") for line in result.stderr.splitlines() if "cause: " in line]
     host = urlsplit(url).netloc.rpartition("@")[2]
-    answered = re.search(r"HTTP status (?:client|server) error \(([^)]+)\)", result.stderr)
-    reason = f"{host} answered {answered[1]}" if answered else f"{host} could not be reached ({causes[-1]})"
-    return ResolveError(
-        tried,
-        at=without_credentials(url),
-        reason=reason,
-        remedy="check the URL" if answered else "check the network, the proxy and the configured package index",
-    )
+    answered = re.search(r"HTTP status (client|server) error \(([^)]+)\)", result.stderr)
+    reason = f"{host} answered {answered[2]}" if answered else f"{host} could not be reached ({causes[-1]})"
+    remedy = "check the network, the proxy and the configured package index"
+    if answered:
+        remedy = "check the URL" if answered[1] == "client" else "try again later, or ask those who run the index"
+    return ResolveError(tried, at=without_credentials(url), reason=reason, remedy=remedy)
 
 
 def _no_solution(result: UvResult, tried: str, because: str, brought: Mapping[str, str]) -> ResolveError:
