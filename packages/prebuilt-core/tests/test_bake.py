@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -195,6 +197,21 @@ def test_the_first_failure_stops_the_rest_and_every_failure_is_named(
     assert bakery.maker.built == []
     assert any("good: failed: stopped" in line for line in bakery.lines)
     assert "bad: failed: build bad" in bakery.lines  # why is in the error, and is not said twice
+
+
+def test_ctrl_c_stops_what_is_under_way(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """The user hears at once that it was noticed; images under way stop, the next one is not begun."""
+
+    def act(request: BuildRequest) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.cancellation.wait(10)
+        request.cancellation.check()
+
+    bakery.maker.act = act
+    with pytest.raises(KeyboardInterrupt):
+        replace(bakery.baker, workers=1).bake([step("a", "x"), step("b", "y")])
+    assert {"prebuilt: stopping what is under way", "a: failed: stopped"} == set(bakery.lines[-2:])
+    assert bakery.maker.built == []
 
 
 def test_a_failed_resolution_names_its_steps_and_builds_nothing(bakery: Bakery, step: Callable[..., StepImage]) -> None:

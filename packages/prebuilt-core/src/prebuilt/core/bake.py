@@ -176,9 +176,10 @@ class Baker:
         """Do `do` for each key, at most `workers` at once; `work` gives the steps that a key is for."""
         cancellation = Cancellation()
         failures: dict[str, BaseException] = {}
+        futures: dict[Future[V], K] = {}
         with ThreadPoolExecutor(max_workers=min(self.workers, len(work)) or 1, thread_name_prefix="bake") as pool:
-            futures: dict[Future[V], K] = {pool.submit(_unless_cancelled, do, key, cancellation): key for key in work}
             try:
+                futures |= {pool.submit(_unless_cancelled, do, key, cancellation): key for key in work}
                 pending = set(futures)
                 while pending:
                     finished, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -189,6 +190,7 @@ class Baker:
                             cancellation.cancel()
             except BaseException:  # Ctrl-C above all: stop the others, then let it through
                 cancellation.cancel()
+                self.progress.note("prebuilt: stopping what is under way")
                 raise
         if failures:
             first = next(iter(failures.values()))
