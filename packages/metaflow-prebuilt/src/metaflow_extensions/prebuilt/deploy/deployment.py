@@ -12,6 +12,7 @@ from typing import Any
 from metaflow_extensions.prebuilt.deploy.backends import IMAGE_REGISTRY, Backends, choose_backends, registry_is_chosen
 from metaflow_extensions.prebuilt.deploy.base_image import base_image
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
+from metaflow_extensions.prebuilt.deploy.interruption import at_once_the_second_time
 from metaflow_extensions.prebuilt.deploy.requirements import image_requirements, local_requirements
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
 from prebuilt.core.bake import BakedImage, Baker, BaseImages, StepImage
@@ -63,7 +64,7 @@ def deploy(
     Raises:
         PrebuiltEnvironmentException: Something failed; the message says what was tried, why it failed and what to do.
     """
-    with clean_errors():
+    with clean_errors(), at_once_the_second_time():
         settings, progress = Settings.load(), _progress(echo, quiet=quiet)
         deployment = Deployment(
             settings=settings,
