@@ -203,6 +203,7 @@ def test_ctrl_c_stops_what_is_under_way(bakery: Bakery, step: Callable[..., Step
     """The user hears at once that it was noticed; images under way stop, the next one is not begun."""
 
     def act(request: BuildRequest) -> None:
+        request.cancellation.wait(0.1)  # by then the main thread waits
         os.kill(os.getpid(), signal.SIGINT)
         assert request.cancellation.wait(10)
         request.cancellation.check()
