@@ -46,7 +46,6 @@ def write_layer(
     file: BinaryIO,
     *,
     compression: Compression,
-    level: int | None = None,
     advance: Advance = lambda _: None,
     check: Callable[[], None] = lambda: None,
 ) -> WrittenLayer:
@@ -60,7 +59,6 @@ def write_layer(
         entries: In the order in which packages were installed: of those with one path, the last one is written.
         file: Where to; neither sought in nor closed.
         compression: How the layer is compressed.
-        level: Of the compression; None for the default, which every layer that is to be shared must have.
         advance: Told of bytes of the uncompressed tar, in all `uncompressed_bytes`.
         check: Called before each entry and chunk; stops the work by raising.
 
@@ -72,7 +70,7 @@ def write_layer(
     if not entries:
         raise InvalidValueError("a layer", "", reason="it has no entries, and no image may have an empty layer")
     tree = merge_entries(entries)
-    stream = _LayerStream(file, new_compressor(compression, level), advance, check)
+    stream = _LayerStream(file, new_compressor(compression), advance, check)
     executables = {entry.path for entry in tree.entries if isinstance(entry, FileEntry) and entry.executable}
     for entry in _prefetched(tree.entries):
         check()
