@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -33,6 +35,7 @@ from prebuilt.oci.image import ImageConfig, ImageManifest
 from prebuilt.oci.layer import open_layer_tar
 from prebuilt.testing.python_index import PackageIndex
 from prebuilt.testing.registry import InMemoryRegistry
+from prebuilt.testing.relay import relay
 
 MakeWheel = Callable[..., Wheel]
 SITE = f"opt/prebuilt/env/lib/python3.{sys.version_info.minor}/site-packages"
@@ -208,6 +211,35 @@ def test_cancelled_work_stops_and_leaves_no_files(bench: Any, wheel: MakeWheel, 
     scratch = tmp_path / "cache" / "scratch"
     assert not scratch.exists() or not list(scratch.iterdir())
     assert bench.open().resolve("image") is None
+
+
+def test_an_upload_under_way_is_stopped(registry_bench: Any, registry: InMemoryRegistry, wheel: MakeWheel) -> None:
+    """A large layer on a slow line does not hold Ctrl-C up until it has arrived."""
+    with relay(registry.host) as line:
+        line.up_bytes_per_s = 1_000_000
+        slow = replace(registry_bench, repository=f"{line.address}/team/env")
+        cancellation = Cancellation()
+        request = replace(slow.request(slow.spec(wheel("one", padding=12_000_000))), cancellation=cancellation)
+        with ThreadPoolExecutor(1) as threads:
+            building = threads.submit(NativeBuilder(slow.settings).build, request, slow.progress())
+            while line.sent_bytes < 200_000 and not building.done():
+                time.sleep(0.01)
+            cancellation.cancel()
+            with pytest.raises(CancelledError):
+                building.result(timeout=6)
+        assert line.sent_bytes < 8_000_000
+
+
+def test_what_killed_processes_left_long_ago_is_removed(bench: Any, wheel: MakeWheel, tmp_path: Path) -> None:
+    """Half-made layers and unpacked packages of a day ago go; those of processes that may still run stay."""
+    scratch = tmp_path / "cache" / "scratch"
+    (scratch / "old-package" / "files").mkdir(parents=True)
+    (scratch / "layer-old").write_bytes(b"x")
+    (scratch / "layer-new").write_bytes(b"x")
+    for path in (scratch / "old-package", scratch / "layer-old"):
+        os.utime(path, (0, 0))
+    bench.build(wheel("one"))
+    assert [path.name for path in scratch.iterdir()] == ["layer-new"]
 
 
 def test_an_unwritable_cache_is_named(bench: Any, wheel: MakeWheel, tmp_path: Path) -> None:

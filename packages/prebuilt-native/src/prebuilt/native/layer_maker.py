@@ -52,7 +52,7 @@ class LayerMaker:
                 check=self.cancellation.check,
             )
             file.flush()
-            self.repository.push_blob(written.descriptor, _opener(Path(file.name)))
+            self.repository.push_blob(written.descriptor, _opener(Path(file.name)), lambda _: self.cancellation.check())
         return KnownLayer(descriptor=written.descriptor, diff_id=written.diff_id)
 
     def _entries(self, layer: PlannedLayer, stack: ExitStack) -> list[Entry]:

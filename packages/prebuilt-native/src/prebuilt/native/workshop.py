@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +22,8 @@ from prebuilt.native.config import NativeConfig
 
 T = TypeVar("T")
 
+_ABANDONED_AFTER_S = 24 * 3600  # no layer takes this long
+
 
 class Workbench:
     """The tools, in working order until they are closed."""
@@ -29,6 +33,7 @@ class Workbench:
         self._config = NativeConfig.from_settings(settings)
         cache = cache_dir(settings)
         self.scratch: Path = cache / "scratch"
+        _sweep(self.scratch)
         self.files = PackageFiles(settings, IndexConfig.load(), cache)
         self.threads = ThreadPoolExecutor(self._config.layer_workers, thread_name_prefix="layer")
         self._lock = threading.Lock()
@@ -98,3 +103,16 @@ class Workshop:
                 if self._visitors == 0:
                     workbench.close()
                     self._workbench = None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove layers and unpacked packages that killed processes left behind long ago."""
+    oldest = time.time() - _ABANDONED_AFTER_S
+    for path in folder.glob("*"):
+        with contextlib.suppress(OSError):  # another process sweeps too; or it is not ours to remove
+            if path.stat().st_mtime >= oldest:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
