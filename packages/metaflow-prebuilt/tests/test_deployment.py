@@ -107,7 +107,8 @@ class Builder(DockerBuildService):
 
 
 class Bases:
-    def get(self, reference, platform):
+    def get(self, reference, platform, *, check=lambda: None):
+        check()
         return BaseImage(
             reference=reference,
             repository="base.example/python",

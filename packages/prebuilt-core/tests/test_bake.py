@@ -100,7 +100,8 @@ def bakery(tmp_path: Path, base: BaseImage, lock_of: Callable[..., Lock], wheel:
             return lock_of(*packages, req_id=requirements.req_id, target=requirements.target)
 
     class Bases:
-        def get(self, reference: str, platform: Platform) -> BaseImage:
+        def get(self, reference: str, platform: Platform, *, check: Callable[[], None] = lambda: None) -> BaseImage:
+            check()
             if reference == "absent":
                 raise BaseImageError("find the base image", at=reference, reason="there is none")
             return replace(base, reference=reference, platform=platform)

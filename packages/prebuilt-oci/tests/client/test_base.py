@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from prebuilt.core.build_service import Cancellation
 from prebuilt.core.canonical import canonical_json
 from prebuilt.core.documents import FolderDocuments
-from prebuilt.core.errors import BaseImageError, DigestMismatchError, RegistryError
+from prebuilt.core.errors import BaseImageError, CancelledError, DigestMismatchError, RegistryError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import BasePython
@@ -309,6 +310,13 @@ class TestRegistry:
         with pytest.raises(BaseImageError, match=f"{reference}: it is not there.*METAFLOW_PREBUILT_BASE_IMAGE"):
             look_up().get(reference, AMD64)
 
+    def test_what_is_no_reference_is_named(self, look_up: Callable[..., BaseImageLookup]) -> None:
+        """With the setting that may have given it."""
+        with pytest.raises(
+            BaseImageError, match=r"at Upper case: this is no image reference.*METAFLOW_PREBUILT_BASE_IMAGE"
+        ):
+            look_up().get("Upper case", AMD64)
+
     def test_a_registry_that_is_down_is_no_absence(
         self, base_registry: InMemoryRegistry, look_up: Callable[..., BaseImageLookup]
     ) -> None:
@@ -363,3 +371,14 @@ print(sorted({{"httpx2", "zstandard", "isal", "tarfile"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_reading_a_base_image_can_be_stopped(layout: LayoutRepository, look_up: Callable[..., BaseImageLookup]) -> None:
+    """What `check` raises comes out, and nothing is kept; it is not called where nothing has to be read."""
+    push_image(layout, "base", SLIM)
+    lookup, reference, cancellation = look_up(), f"{layout.name}:base", Cancellation()
+    cancellation.cancel()
+    with pytest.raises(CancelledError):
+        lookup.get(reference, AMD64, check=cancellation.check)
+    image = lookup.get(reference, AMD64)
+    assert lookup.get(reference, AMD64, check=cancellation.check) == image

@@ -27,8 +27,8 @@ V = TypeVar("V")
 class BaseImages(Protocol):
     """Looks base images up. Concurrent calls are fine."""
 
-    def get(self, reference: str, platform: Platform) -> BaseImage:
-        """Return what `reference` is now, pinned to its digest for `platform`.
+    def get(self, reference: str, platform: Platform, *, check: Callable[[], None] = lambda: None) -> BaseImage:
+        """Return what `reference` is now, pinned to its digest for `platform`; `check` is called now and then, and raises to stop.
 
         Raises:
             BaseImageError: It is absent, for other platforms only, or no task could run in it.
@@ -94,7 +94,7 @@ class Baker:
             BakeError: At least one image failed. The others were stopped; what was pushed stays and is reused.
         """
         places = {step.step: (step.base_image, step.requirements.target.platform) for step in steps}
-        bases = self._each(_titles(places), lambda place, _: self.bases.get(*place))
+        bases = self._each(_titles(places), lambda place, stop: self.bases.get(*place, check=stop.check))
         wanted = {step.step: step.requirements.on(bases[places[step.step]]) for step in steps}
         by_req_id = {requirements.req_id: requirements for requirements in wanted.values()}
         locks = self._each(

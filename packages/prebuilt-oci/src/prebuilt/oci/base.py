@@ -48,19 +48,21 @@ class BaseImageLookup:
     cache: DocumentStore
     note: Callable[[str], None] = _log.info
 
-    def get(self, reference: str, platform: Platform) -> BaseImage:
+    def get(self, reference: str, platform: Platform, *, check: Callable[[], None] = lambda: None) -> BaseImage:
         """Return what `reference` (``python:3.11-slim``, ``oci:/folder:tag``) is now, pinned to its digest for `platform`.
 
+        `check` is called while layers are read, and raises to stop.
+
         Raises:
-            BaseImageError: It is not there, not for `platform`, or has no glibc, no bash or no tar.
+            BaseImageError: It is not there, not for `platform`, or has no glibc, no bash or no tar; or `reference` is not one.
             RegistryError: It could not be asked for.
-            InvalidValueError: `reference` is not one, or what is there is not an image.
+            InvalidValueError: What is there is not an image.
         """
-        parsed = parse_reference(reference)
+        parsed = _parsed(reference)
         with _setting_named():
             repository = open_repository(parsed.repository, settings=self.settings)
             digest = self._pin(repository, parsed, platform)
-            facts = self._facts(repository, reference, digest, platform)
+            facts = self._facts(repository, reference, digest, platform, check)
         _check(facts, reference, platform)
         return BaseImage(
             reference=reference,
@@ -96,7 +98,9 @@ class BaseImageLookup:
         self.cache.put(name, pinned.encode())
         return pinned
 
-    def _facts(self, repository: Repository, reference: str, digest: str, platform: Platform) -> BaseFacts:
+    def _facts(
+        self, repository: Repository, reference: str, digest: str, platform: Platform, check: Callable[[], None]
+    ) -> BaseFacts:
         """Return what is kept of a manifest, or else read its layers, and keep it."""
         name = f"base-facts-v1-{_short(digest)}"
         for store in (self.cache, self.documents):
@@ -118,7 +122,7 @@ class BaseImageLookup:
         self.note(f"prebuilt: reading the base image {reference} once ({size_mb:.0f} MB)")
         from prebuilt.oci.base_scan import read_facts  # what unpacks layers takes long to import
 
-        facts = read_facts(repository, manifest, config)
+        facts = read_facts(repository, manifest, config, check)
         for store in (self.documents, self.cache):
             if store is not None:
                 store.put(name, facts.to_bytes())
@@ -132,6 +136,18 @@ class BaseImageLookup:
         manifest = ImageManifest.parse(found.data)
         with repository.open_blob(manifest.config) as chunks:
             return manifest, ImageConfig.parse(b"".join(chunks))
+
+
+def _parsed(reference: str) -> Reference:
+    try:
+        return parse_reference(reference)
+    except InvalidValueError as error:
+        raise BaseImageError(
+            "find the base image",
+            at=reference,
+            reason=f"this is no image reference: {error.reason}",
+            remedy=f"mend the name that {BASE_IMAGE_SETTING} or the step's decorator gives",
+        ) from error
 
 
 def _short(digest: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
@@ -33,8 +33,12 @@ _STDLIB_FILES = ("os.py", "json/__init__.py", "ssl.py")
 _TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 
 
-def read_facts(repository: Repository, manifest: ImageManifest, config: ImageConfig) -> BaseFacts:
+def read_facts(
+    repository: Repository, manifest: ImageManifest, config: ImageConfig, check: Callable[[], None] = lambda: None
+) -> BaseFacts:
     """Return the facts about an image, for which all of its layers are read once, some at a time, and none is unpacked.
+
+    `check` is called for each piece of a layer, and raises to stop.
 
     Raises:
         RegistryError: A layer could not be read.
@@ -43,7 +47,7 @@ def read_facts(repository: Repository, manifest: ImageManifest, config: ImageCon
 
     def listing(layer: Descriptor) -> LayerListing:
         with repository.open_blob(layer) as chunks:
-            return LayerListing.read(read_layer(chunks, layer.media_type), inspect)
+            return LayerListing.read(read_layer(_checked(chunks, check), layer.media_type), inspect)
 
     tree = ImageTree()
     with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="base-image") as pool:
@@ -54,6 +58,12 @@ def read_facts(repository: Repository, manifest: ImageManifest, config: ImageCon
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return facts_of(tree, config, layer_count=len(manifest.layers))
+
+
+def _checked(chunks: Iterator[bytes], check: Callable[[], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        check()
+        yield chunk
 
 
 def facts_of(tree: ImageTree, config: ImageConfig, *, layer_count: int) -> BaseFacts:
