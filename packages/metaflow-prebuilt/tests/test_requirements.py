@@ -11,6 +11,7 @@ from metaflow import FlowSpec, metaflow_config, pypi, resources, step
 from metaflow_extensions.prebuilt.deploy.base_image import base_image
 from metaflow_extensions.prebuilt.deploy.requirements import image_requirements, local_requirements
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked, compute_of
+from prebuilt.core.errors import SettingError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
 
@@ -70,6 +71,10 @@ class TestImages:
         assert image_requirements(asked(), gpu_compute, "local", NOTHING).target.cuda == "12.4"
         assert image_requirements(asked(), gpu_compute, "local", setting).target.cuda == "11.8"
         assert image_requirements(asked(), compute, "local", setting).target.cuda is None
+        with pytest.raises(SettingError, match="METAFLOW_PREBUILT_CUDA_VERSION: 'newest' is not a version"):
+            image_requirements(
+                asked(), gpu_compute, "local", Settings({"METAFLOW_PREBUILT_CUDA_VERSION": "newest"}, {})
+            )
 
     def test_channels_are_those_of_metaflows_conda(self, compute, monkeypatch):
         """CONDA_CHANNELS is read as Metaflow's own @conda reads it."""

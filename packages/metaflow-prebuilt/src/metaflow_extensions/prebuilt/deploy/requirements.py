@@ -10,6 +10,7 @@ from typing import Any
 from metaflow.metaflow_config import get_pinned_conda_libs
 
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
+from prebuilt.core.errors import InvalidValueError, SettingError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.settings import Settings
@@ -31,10 +32,13 @@ def wants_gpu(compute: Any) -> bool:
 
 def image_requirements(asked: Asked, compute: Any, datastore_type: str, settings: Settings) -> Requirements:
     """Return the requirements of a step that runs where `compute` says; its base image is not known yet."""
-    target = Target(
-        platform=Platform.parse(getattr(compute, "target_platform", None) or "linux-64"),
-        cuda=settings.get("PREBUILT_CUDA_VERSION", DEFAULT_CUDA) if wants_gpu(compute) else None,
-    )
+    goes_to = Platform.parse(getattr(compute, "target_platform", None) or "linux-64")
+    cuda = settings.get("PREBUILT_CUDA_VERSION", DEFAULT_CUDA) if wants_gpu(compute) else None
+    try:
+        target = Target(platform=goes_to, cuda=cuda)
+    except InvalidValueError as error:
+        reason = f"{cuda!r} is not a version"
+        raise SettingError("METAFLOW_PREBUILT_CUDA_VERSION", reason=reason, remedy="write one as 12.4") from error
     return _requirements(asked, target, datastore_type)
 
 
