@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,40 +74,60 @@ def _own_settings() -> dict[str, str]:
         "METAFLOW_PREBUILT_CACHE_DIR": str(FOLDER / "cache"),
         "METAFLOW_PREBUILT_LAYOUT": str(FOLDER / "images"),
         "PYTHONUNBUFFERED": "1",
+        "COLUMNS": str(shutil.get_terminal_size().columns),
     }
 
 
 def _run(heading: str, variables: Mapping[str, str]) -> Run:
     print(f"\n== {heading}\n$ python {' '.join(COMMAND)}", flush=True)
-    began, launched, lines = time.monotonic(), None, []
-    with subprocess.Popen(
-        [sys.executable, *COMMAND],
-        cwd=HERE.parent,
-        env=dict(variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            lines.append(line)
-            if launched is None and _LAUNCHED in line:
+    began, launched, said = time.monotonic(), None, ""
+    with _started([sys.executable, *COMMAND], variables) as (process, output):
+        while piece := _read(output):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+            said += piece.decode(errors="replace")
+            if launched is None and _LAUNCHED in said:
                 launched = time.monotonic()
+        status = process.wait()
     ended = time.monotonic()
     return Run(
         deploy_s=(launched or ended) - began,
         total_s=ended - began,
-        made=sum(_MADE in line for line in lines),
-        found=sum(_FOUND in line for line in lines),
-        status=process.returncode,
+        made=said.count(_MADE),
+        found=said.count(_FOUND),
+        status=status,
     )
+
+
+@contextlib.contextmanager
+def _started(command: Sequence[str], variables: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Start a command and give what to read its output from: a terminal's, if we write to one, so that its lines are live."""
+    ours, theirs = pty.openpty() if sys.stdout.isatty() else os.pipe()
+    with subprocess.Popen(command, cwd=HERE.parent, env=dict(variables), stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        try:
+            yield process, ours
+        finally:
+            os.close(ours)
+
+
+def _read(output: int) -> bytes:
+    """Return the next output, or nothing at its end, which Linux reports as an error where the output is a terminal's."""
+    try:
+        return os.read(output, 1 << 16)
+    except OSError:
+        return b""
 
 
 def _import_s(variables: Mapping[str, str]) -> float:
     """Return the seconds that Metaflow takes to be imported, which every command begins with."""
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import metaflow.cli"], check=True, env=dict(variables))
-    return time.monotonic() - began
+
+    def once() -> float:
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import metaflow.cli"], check=True, env=dict(variables))
+        return time.monotonic() - began
+
+    return min(once() for _ in range(3))
 
 
 def _table(first: Run, second: Run, import_s: float) -> str:

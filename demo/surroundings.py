@@ -37,7 +37,7 @@ def can_be_reached() -> bool:
 
 def make_locally(folder: Path) -> dict[str, str]:
     """Make a base image and a conda channel in `folder`; return the settings that lead to them."""
-    base = make_base_image(folder / "base", tag="python")
+    base = make_base_image(folder / "base", tag="python", with_bytecode=True)
     channel = make_channel(folder / "conda", _PACKAGES)
     return {"METAFLOW_PREBUILT_BASE_IMAGE": base, "CONDA_CHANNELS": channel.url}
 
