@@ -11,6 +11,8 @@ from importlinter import Contract, ContractCheck, fields, output
 
 from tools.packages import name_of
 
+_TYPES_ONLY = {"_typeshed"}  # brought by type checkers, never imported when a program runs
+
 
 class DeclaredContract(Contract):
     """A package imports the standard library and what its pyproject.toml declares, nothing that happens to be there."""
@@ -44,8 +46,9 @@ def _is_below(module: str, parent: str) -> bool:
 
 def _is_declared(imported: str, declared: set[str], providers: Mapping[str, list[str]]) -> bool:
     parts = imported.split(".")
-    if parts[0] in sys.stdlib_module_names:
+    if parts[0] in sys.stdlib_module_names or parts[0] in _TYPES_ONLY:
         return True
     if parts[0] == "prebuilt":
         return f"prebuilt-{parts[1]}" in declared
-    return any(name_of(name) in declared for name in providers.get(parts[0], ()))
+    # What is not installed here, such as a backport that this Python does not need, is taken to be called as it is imported.
+    return any(name_of(name) in declared for name in providers.get(parts[0], parts[:1]))
