@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,17 +147,19 @@ class Place:
         *arguments: str,
         pypi: Mapping[str, str] | None = None,
         conda: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        stderr: int = subprocess.STDOUT,
         **variables: str,
     ) -> subprocess.Popen[str]:
-        """Start the flow, which asks for packages; `variables` are laid over those of the place."""
+        """Start the flow, by the command `prefix`. It asks for packages; `variables` are laid over those of the place."""
         asked = {"ASKED_OF_PYPI": json.dumps(pypi or {}), "ASKED_OF_CONDA": json.dumps(conda or {})}
         return subprocess.Popen(
-            self.command(*arguments),
+            [*prefix, *self.command(*arguments)],
             cwd=self.folder,
             env={**self.variables, **asked, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             text=True,
             start_new_session=True,
         )
@@ -170,26 +172,29 @@ class Place:
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
+        return self.outcome(text, process.returncode)
+
+    def outcome(self, text: str, code: int = 1) -> Outcome:
+        """Return the outcome of a process, in whose text there is no secret."""
         for secret in self.secrets:
             assert secret not in text
-        return Outcome(text, process.returncode)
-
-    def images(self) -> Repository:
-        """Return where images are: the site's registry, or the layout."""
-        in_site = self.variables["METAFLOW_PREBUILT_IMAGE_REGISTRY"] == "site"
-        return open_repository(self.variables["SITE_REPOSITORY"] if in_site else f"oci:{self.layout}")
+        return Outcome(text, code)
 
     def is_intact(self, *, images: int) -> bool:
         """Check that the cache holds nothing half-made, and the layout as many images as told, valid to the last byte."""
         left = [path for name in ("downloads", "scratch", "work") for path in (self.cache / name).glob("*")]
         left += (self.layout / "blobs" / "sha256").glob(".*")
         assert left == []
+        assert len(self.valid_images()) == images
+        return True
+
+    def valid_images(self) -> list[str]:
+        """Return the tags of images in the layout, all of which are valid to the last byte."""
         repository = LayoutRepository(self.layout)
         tags = [tag for tag in repository.tags() if tag.startswith("v1-")]
         for tag in tags:
             validate(repository, tag)
-        assert len(tags) == images
-        return True
+        return tags
 
     def everything_in_images(self) -> bytes:
         """Return all bytes of the layout, those of layers uncompressed."""
