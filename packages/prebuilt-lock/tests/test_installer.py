@@ -25,6 +25,7 @@ from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.install_target import InstallTarget
 from prebuilt.lock.installer import PackageInstaller, link_scripts_setting
 from prebuilt.lock.wheelhouse import WheelHouse
+from prebuilt.testing.conda_channel import CondaChannel, serve_channel
 from prebuilt.testing.python_index import make_wheel
 
 MODULES = {f"demo/module_{number}.py": f"x = {{'a', 'b', {number}}}\ny = 1 in {{'a', 'b'}}\n" for number in range(30)}
@@ -85,6 +86,14 @@ def test_a_conda_package_gives_the_same_files_each_time(
     finally:
         os.umask(before)
     assert first == second
+
+
+def test_a_downloaded_conda_package_is_installed(
+    fingerprint: Fingerprint, conda_package: Callable[..., CondaPackage], channel: CondaChannel
+):
+    """From a server as from a folder: it is unpacked where it was downloaded to, under a name of our own."""
+    with serve_channel(channel) as served:
+        assert len(fingerprint(conda_package("idna", url=served.url))) == 64
 
 
 def test_another_prefix_gives_other_files(fingerprint: Fingerprint, demo: Wheel, target: InstallTarget):

@@ -45,7 +45,8 @@ class Download:
         self._hash, self._size, self._is_kept = hashlib.sha256(), 0, False
         with storage_errors(f"download {package.filename}", folder):
             folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f"{package.sha256[:12]}.", dir=folder)
+            # Under its own name at the end: rattler tells by it what kind of archive a file is.
+            handle, name = tempfile.mkstemp(prefix=f"{package.sha256[:12]}.", suffix=f".{package.filename}", dir=folder)
             self._file = os.fdopen(handle, "wb")
         self.path = Path(name)
 
