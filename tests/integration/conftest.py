@@ -1,0 +1,241 @@
+"""What images of the native builder are made of, and the bakery that makes them: each bake is a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prebuilt.core.lock import Lock
+from prebuilt.core.settings import Settings
+from prebuilt.oci.containers import ContainerRun, Engine
+from prebuilt.oci.open import open_repository
+from prebuilt.oci.reference import parse_reference
+from prebuilt.oci.repository import Repository
+from prebuilt.testing.base_image import make_base_image
+from prebuilt.testing.conda_channel import CondaChannel
+from prebuilt.testing.conda_package import CondaPackageSpec, text_file
+from prebuilt.testing.conda_samples import sample_channel
+from prebuilt.testing.python_index import PackageIndex, make_wheel
+from prebuilt.testing.validate import ImageReport, validate
+
+PROGRAM = Path(__file__).with_name("bake_one.py")
+XY = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baked:
+    """An image that a bake gave."""
+
+    reference: str
+    digest: str
+    reused: bool
+    bytecode: bool
+    lock: Lock
+    said: str
+
+    @property
+    def repository(self) -> Repository:
+        """Where it is."""
+        return open_repository(parse_reference(self.reference).repository)
+
+    def validate(self, base: ImageReport | None = None) -> ImageReport:
+        """Return the report of the image, all of it read and checked."""
+        return validate(self.repository, self.digest, base=base, platform=self.lock.target.platform)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bakery:
+    """Orders bakes. `folder` holds what a machine would: caches and home; `repository` is where images go."""
+
+    folder: Path
+    repository: str
+    base: str
+    python: str = sys.executable
+    platform: str = "linux/amd64"
+    compression: str = "zstd"
+    prefix: Sequence[str] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def elsewhere(self, name: str, **changes: Any) -> Bakery:
+        """Return a bakery with a folder of its own beside this one's: a machine with empty caches."""
+        folder = self.folder.with_name(name)
+        folder.mkdir(exist_ok=True)
+        return replace(self, folder=folder, **changes)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment of a bake: no settings but those of the test."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("METAFLOW_", "PYTHON"))}
+        own = {
+            "METAFLOW_HOME": str(self.folder / "metaflow"),
+            "METAFLOW_PREBUILT_CACHE_DIR": str(self.folder / "cache"),
+            "DOCKER_CONFIG": str(self.folder / "docker"),
+        }
+        return {**kept, **own, **self.variables}
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of a bake."""
+        return Settings(self.environ, {})
+
+    def command(self, **asked: Any) -> list[str]:
+        """Return the command that bakes what is asked for."""
+        order = {
+            "repository": self.repository,
+            "base": self.base,
+            "platform": self.platform,
+            "compression": self.compression,
+            "asked": {"python": XY, **asked},
+        }
+        return [*self.prefix, self.python, "-W", "error", str(PROGRAM), json.dumps(order)]
+
+    def start(self, **asked: Any) -> subprocess.Popen[str]:
+        """Start a bake."""
+        return subprocess.Popen(
+            self.command(**asked),
+            env=self.environ,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def finish(self, process: subprocess.Popen[str]) -> Baked:
+        """Wait for a bake and return what came out; what it said is part of a failure."""
+        try:
+            out, said = process.communicate(timeout=120)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        assert process.returncode == 0, said
+        result = json.loads(out)
+        return Baked(**{**result, "lock": Lock.parse(result["lock"].encode()), "said": said})
+
+    def bake(self, **asked: Any) -> Baked:
+        """Bake what is asked for."""
+        return self.finish(self.start(**asked))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pantry:
+    """What environments are made of: a channel of conda packages, and an index of wheels that is served."""
+
+    channel: CondaChannel
+    index: PackageIndex
+    folder: Path
+
+    def add_wheel(self, name: str, version: str = "1.0", *, size_bytes: int = 0, **wheel: Any) -> Path:
+        """Make a wheel of the module `name`, with noise of `size_bytes`, and have the index serve it; return its file."""
+        files = {f"{name}/__init__.py": f"__version__ = {version!r}\n", **wheel.pop("files", {})}
+        if size_bytes:
+            noise = random.Random(f"{name} {version}").randbytes(size_bytes)  # noqa: S311 - it must not compress
+            files[f"{name}/noise.bin"] = noise
+        path = make_wheel(self.folder / f"{name}-{version}", name, version, files=files, **wheel)
+        self.index.add(path)
+        return path
+
+
+def output(engine: Engine, image: str, *command: str) -> str:
+    """Run a command in an image; return what it printed, which is part of the failure where it fails."""
+    import tempfile
+
+    with tempfile.TemporaryFile() as stdout:
+        code = engine.run(ContainerRun(image=image, command=command), stdout=stdout, stderr=stdout)
+        stdout.seek(0)
+        text = stdout.read().decode()
+    assert code == 0, text
+    return text
+
+
+@pytest.fixture(scope="session")
+def run_in_image() -> Any:
+    """Return :func:`output`, since test files import nothing of each other."""
+    return output
+
+
+@pytest.fixture(scope="session")
+def base_image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A base image with the Python of this process, in a layout."""
+    return make_base_image(tmp_path_factory.mktemp("base") / "layout", tag="python")
+
+
+@pytest.fixture(scope="session")
+def base_report(base_image: str) -> ImageReport:
+    """The base image, read and checked."""
+    reference = parse_reference(base_image)
+    return validate(open_repository(reference.repository), reference.identifier)
+
+
+@pytest.fixture(scope="session")
+def pantry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pantry]:
+    """The sample channel with more packages, and an index with wheels of every shape."""
+    folder = tmp_path_factory.mktemp("pantry")
+    channel = sample_channel(folder / "channel")
+    channel.add(_with_bytecode(folder / "bytecode"))
+    with PackageIndex().serving() as index:
+        pantry = Pantry(channel=channel, index=index, folder=folder / "wheels")
+        pantry.add_wheel(
+            "talker",
+            files={"talker/cli.py": "def main() -> None:\n    print('talker talks')\n", "talker/tests/test_it.py": ""},
+            dist_info={"entry_points.txt": "[console_scripts]\ntalk = talker.cli:main\n"},
+            requires=["listener>=1"],
+        )
+        pantry.add_wheel("listener", "1.2")
+        pantry.add_wheel("hefty", size_bytes=4_000_000)
+        yield pantry
+
+
+def _with_bytecode(folder: Path) -> CondaPackageSpec:
+    """Return a package as most of conda's are: with bytecode that is bound to the time of its source."""
+    import py_compile
+
+    from prebuilt.core.tree import BytesContent, FileEntry
+
+    folder.mkdir()
+    (folder / "compiled.py").write_text("VALUE = 42\n")
+    py_compile.compile(
+        str(folder / "compiled.py"),
+        str(folder / "compiled.pyc"),
+        f"/opt/prebuilt/env/lib/python{XY}/site-packages/compiled/__init__.py",
+        doraise=True,
+        invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP,
+    )
+    place = f"lib/python{XY}/site-packages/compiled"
+    pyc = f"{place}/__pycache__/__init__.{sys.implementation.cache_tag}.pyc"
+    return CondaPackageSpec(
+        name="compiled",
+        version="1.0",
+        files=(
+            text_file(f"{place}/__init__.py", "VALUE = 42\n"),
+            FileEntry(path=pyc, content=BytesContent((folder / "compiled.pyc").read_bytes())),
+        ),
+        depends=(f"python {XY}.*",),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_bakery(base_image: str) -> Callable[..., Bakery]:
+    """Return what opens a bakery: its folder, its repository, and other fields of it."""
+
+    def make(folder: Path, repository: str, **fields: Any) -> Bakery:
+        folder.mkdir()
+        return Bakery(**{"folder": folder, "repository": repository, "base": base_image, **fields})
+
+    return make
+
+
+@pytest.fixture
+def bakery(tmp_path: Path, make_bakery: Callable[..., Bakery]) -> Bakery:
+    """A bakery that bakes into a layout of the test's own."""
+    return make_bakery(tmp_path / "machine", f"oci:{tmp_path / 'images'}")
