@@ -20,6 +20,7 @@ from prebuilt.core.lock import CondaPackage, Wheel
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
 from prebuilt.lock import conda_download
+from prebuilt.lock.download import Download
 from prebuilt.lock.fetch import PackageFiles
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.wheelhouse import WheelHouse
@@ -264,6 +265,22 @@ def test_an_unwritable_cache_is_a_storage_error(server: FlakyServer, make_files:
     (tmp_path / "cache").mkdir(mode=0o555)
     with pytest.raises(StorageError, match="METAFLOW_PREBUILT_CACHE_DIR"):
         make_files().get(_wheel(server.url)).__enter__()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path: Path):
+    """Also where the last bytes were still in memory, and closing the file fails once more."""
+    with (
+        pytest.raises(StorageError, match="No space left on device; free some space"),
+        Download(
+            _wheel("http://nowhere"), tmp_path / "downloads", advance=lambda _: None, check=lambda: None
+        ) as download,
+    ):
+        with Path("/dev/full").open("wb") as full:
+            os.dup2(full.fileno(), download._file.fileno())
+        download.write(b"few enough to be held in memory")
+        download.verify()
+    assert list((tmp_path / "downloads").iterdir()) == []
 
 
 def test_a_cache_that_is_no_folder_is_a_storage_error(server: FlakyServer, make_files: MakeFiles, tmp_path: Path):

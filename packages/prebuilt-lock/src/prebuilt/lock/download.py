@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -54,9 +55,12 @@ class Download:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if not self._is_kept:
-            self.path.unlink(missing_ok=True)
+        try:
+            with contextlib.suppress(OSError):  # a full disk once more: what was not flushed is not wanted
+                self._file.close()
+        finally:
+            if not self._is_kept:
+                self.path.unlink(missing_ok=True)
 
     @property
     def size_bytes(self) -> int:
