@@ -30,7 +30,7 @@ from prebuilt.testing.python_index import PackageIndex, make_wheel
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.validate import validate
 
-HERE = Path(__file__).parent
+FLOW = Path(__file__).parent / "flow" / "asking.py"  # alone in its folder, all of which goes into the code package
 XY = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 HOST = Platform.parse("linux-aarch64" if os.uname().machine in {"aarch64", "arm64"} else "linux-64")
@@ -140,7 +140,7 @@ class Place:
     def command(*arguments: str) -> list[str]:
         """Return the command line of the flow: ``run --with container`` unless there are `arguments`."""
         arguments = arguments or ("run", "--with", "container")
-        return [sys.executable, str(HERE / "asking.py"), "--environment=prebuilt", "--no-pylint", *arguments]
+        return [sys.executable, str(FLOW), "--environment=prebuilt", "--no-pylint", *arguments]
 
     def start(
         self,
@@ -198,7 +198,17 @@ class Place:
 
     def everything_in_images(self) -> bytes:
         """Return all bytes of the layout, those of layers uncompressed."""
-        return b"\0".join(_plain(path.read_bytes()) for path in sorted((self.layout / "blobs" / "sha256").iterdir()))
+        return b"\0".join(
+            self.plain(path.read_bytes()) for path in sorted((self.layout / "blobs" / "sha256").iterdir())
+        )
+
+    @staticmethod
+    def plain(data: bytes) -> bytes:
+        """Return a blob's bytes, uncompressed where it is compressed."""
+        for magic, media_type in ((b"\x1f\x8b", OCI_LAYER_GZIP), (b"\x28\xb5\x2f\xfd", OCI_LAYER_ZSTD)):
+            if data.startswith(magic):
+                return b"".join(decompress(iter([data]), media_type))
+        return data
 
     def forget_layers(self) -> None:
         """Remove what is known about layers, so that all are made again."""
@@ -210,14 +220,6 @@ class Place:
             if not manifest["annotations"]["org.opencontainers.image.ref.name"].startswith("layers-")
         ]
         path.write_text(json.dumps(index))
-
-
-def _plain(data: bytes) -> bytes:
-    """Return a blob's bytes, uncompressed where it is compressed."""
-    for magic, media_type in ((b"\x1f\x8b", OCI_LAYER_GZIP), (b"\x28\xb5\x2f\xfd", OCI_LAYER_ZSTD)):
-        if data.startswith(magic):
-            return b"".join(decompress(iter([data]), media_type))
-    return data
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def stalling(place, tmp_path) -> Iterator[StallingIndex]:
     index = StallingIndex()
     index.add(make_wheel(tmp_path / "dist", "requests", "2.32"))
     for name in LARGE:
-        noise = random.Random(name).randbytes(1_000_000)
+        noise = random.Random(name).randbytes(1_000_000)  # noqa: S311 - not a secret
         index.add(make_wheel(tmp_path / "dist", name, "1.0", files={f"{name}/noise.bin": noise}))
     index.open.set()
     with index.serving():
@@ -201,7 +201,7 @@ def test_on_a_terminal_the_message_is_there_once(place):
         with place.start(pypi={"nosuch": "1.0"}, stderr=slave) as process:
             os.close(slave)
             text = b""
-            with open(master, "rb", buffering=0, closefd=False) as terminal:  # noqa: PTH123 - a descriptor
+            with open(master, "rb", buffering=0, closefd=False) as terminal:
                 while chunk := _read(terminal):
                     text += chunk
             process.communicate(timeout=30)
