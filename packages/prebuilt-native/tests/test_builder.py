@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -95,7 +96,10 @@ def test_the_same_lock_gives_the_same_digest_in_any_folder(
         {"METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / "other"), "METAFLOW_PREBUILT_LAYER_WORKERS": "1"}, {}
     )
     other = replace(bench, repository=f"oci:{tmp_path / 'elsewhere'}", settings=elsewhere)
-    assert other.build(*reversed(packages), compression=compression).digest == first.digest
+    second = other.build(*reversed(packages), compression=compression)
+    assert files_of(other, second) == files_of(bench, first)
+    assert other.layers(second) == bench.layers(first)
+    assert second.digest == first.digest
 
 
 def test_nothing_of_this_machine_is_in_an_image(bench: Any, wheel: MakeWheel, tmp_path: Path) -> None:
@@ -281,3 +285,11 @@ def test_workers_follow_the_processors_and_the_setting(settings: Settings) -> No
     assert config.layer_workers == config.compile_workers + 1
     fixed = Settings({"METAFLOW_PREBUILT_LAYER_WORKERS": "2"}, {})
     assert NativeConfig.from_settings(fixed).layer_workers == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_disk_that_fills_up_is_named(layout_bench: Any, wheel: MakeWheel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the last bytes of a layer were still in memory, and closing its file fails once more."""
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **_: Path("/dev/full").open("wb"))
+    with pytest.raises(StorageError, match=r"write layer .*No space left on device; free some space"):
+        layout_bench.build(wheel("one"))

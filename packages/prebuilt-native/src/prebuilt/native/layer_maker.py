@@ -41,7 +41,7 @@ class LayerMaker:
         """Make `layer`, push it, and return what is now in the repository."""
         self.cancellation.check()
         self.progress.state(f"layer {layer.name}")
-        with ExitStack() as stack, storage_errors(f"write layer {layer.name}", self.scratch):
+        with storage_errors(f"write layer {layer.name}", self.scratch), ExitStack() as stack:
             entries = self._entries(layer, stack)
             self.scratch.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(tempfile.NamedTemporaryFile(dir=self.scratch, prefix="layer-"))
