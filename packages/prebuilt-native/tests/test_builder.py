@@ -290,6 +290,6 @@ def test_workers_follow_the_processors_and_the_setting(settings: Settings) -> No
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 def test_a_disk_that_fills_up_is_named(layout_bench: Any, wheel: MakeWheel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the last bytes of a layer were still in memory, and closing its file fails once more."""
-    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **_: Path("/dev/full").open("wb"))
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **_: Path("/dev/full").open("wb"))  # noqa: SIM115 - as the real one
     with pytest.raises(StorageError, match=r"write layer .*No space left on device; free some space"):
         layout_bench.build(wheel("one"))
