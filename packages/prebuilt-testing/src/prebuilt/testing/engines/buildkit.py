@@ -71,7 +71,16 @@ def _build(folder: Path) -> None:
     unfinished.mkdir(parents=True)
     # Inside its own folder the module is the main one, so that its replace directives count.
     built = subprocess.run(
-        [go, "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", f"-o={unfinished}/", "./cmd/buildctl", "./cmd/buildkitd"],
+        [
+            go,
+            "build",
+            "-mod=readonly",
+            "-trimpath",
+            "-ldflags=-s -w",
+            f"-o={unfinished}/",
+            "./cmd/buildctl",
+            "./cmd/buildkitd",
+        ],
         cwd=json.loads(found.stdout)["Dir"],
         env={**os.environ, "CGO_ENABLED": "0"},
         capture_output=True,

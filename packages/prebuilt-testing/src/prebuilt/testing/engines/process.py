@@ -69,9 +69,7 @@ def running(
         _stop(process)
 
 
-def _wait(
-    process: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], timeout_s: float
-) -> None:
+def _wait(process: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], timeout_s: float) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline_s:
