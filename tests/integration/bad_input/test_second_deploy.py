@@ -74,6 +74,14 @@ def test_into_a_registry_it_asks_three_questions(in_registry, registry, watched)
     assert {"rattler", "uv", "zstandard", "isal", "boto3"} & set(second["imported"]) == set()
 
 
+def test_another_user_and_another_commit_find_the_same_image(in_registry, registry, watched):
+    """Nothing of who deploys, from where and what code is in an image or decides on its name."""
+    watched()
+    before = set(registry.store.repository("site/images").blobs)
+    watched(METAFLOW_USER="somebody-else", METAFLOW_PREBUILT_REGISTRY_CACHE="0")
+    assert set(registry.store.repository("site/images").blobs) == before
+
+
 def test_from_a_machine_with_empty_caches_too(in_registry, registry, watched, tmp_path):
     """What is known of base image and lock is beside the images, for everybody."""
     watched()

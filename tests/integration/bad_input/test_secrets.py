@@ -77,6 +77,7 @@ def test_no_secret_leaves_this_machine(place, site, asked):
     kept = [path.read_bytes() for path in place.cache.rglob("*") if path.is_file()]
     stored = [path.read_bytes() for path in place.folder.rglob(".metaflow/**/*") if path.is_file()]
     assert any(b"fine" in place.plain(data) for data in pushed)
+    assert not any(b"AskingFlow" in place.plain(data) for data in pushed)  # nor code of the flow
     for secret in place.secrets:
         for data in (*pushed, *kept, *stored):
             assert secret.encode() not in place.plain(data)
