@@ -19,8 +19,8 @@ from prebuilt.oci.layout import LayoutRepository  # noqa: E402
 from prebuilt.oci.open import open_repository  # noqa: E402
 from prebuilt.testing.container_contract import ContainerEngineContract, ContainerWorld, Shell, container_world  # noqa: E402
 from prebuilt.testing.engines.docker import docker_engine  # noqa: E402
-from prebuilt.testing.engines.process import EngineError  # noqa: E402
 from prebuilt.testing.engines.registry import distribution_registry  # noqa: E402
+from prebuilt.testing.engines.wanted import wanted_engine  # noqa: E402
 from prebuilt.testing.tar_image import TarLayer, busybox_layer, push_tar_image  # noqa: E402
 
 pytestmark = pytest.mark.docker
@@ -29,14 +29,11 @@ pytestmark = pytest.mark.docker
 @pytest.fixture(scope="module")
 def world() -> Iterator[ContainerWorld]:
     """A daemon of our own, and the engine that talks to it."""
-    try:
-        with docker_engine() as docker, pytest.MonkeyPatch.context() as patch:
-            for name, value in docker.environ.items():
-                patch.setenv(name, value)
-            with container_world("docker") as world:
-                yield world
-    except EngineError as error:
-        pytest.skip(str(error))
+    with wanted_engine(), docker_engine() as docker, pytest.MonkeyPatch.context() as patch:
+        for name, value in docker.environ.items():
+            patch.setenv(name, value)
+        with container_world("docker") as world:
+            yield world
 
 
 def docker(*arguments: str) -> str:
@@ -85,15 +82,12 @@ class TestDocker(ContainerEngineContract):
 
     def test_images_of_registries_are_pulled_by_digest(self, engine: Engine, folder: Path) -> None:
         """The daemon pulls, and the digest is what it runs."""
-        try:
-            with distribution_registry(folder / "registry") as host:
-                image = push_tar_image(open_repository(f"{host}/some/image"), [busybox_layer()])
-                assert engine.run(ContainerRun(image=image, command=("true",))) == 0
-                absent = f"{host}/some/image@sha256:{'0' * 64}"
-                with pytest.raises(ContainerError, match="ask docker to pull"):
-                    engine.run(ContainerRun(image=absent, command=("true",)))
-        except EngineError as error:
-            pytest.skip(str(error))
+        with wanted_engine(), distribution_registry(folder / "registry") as host:
+            image = push_tar_image(open_repository(f"{host}/some/image"), [busybox_layer()])
+            assert engine.run(ContainerRun(image=image, command=("true",))) == 0
+            absent = f"{host}/some/image@sha256:{'0' * 64}"
+            with pytest.raises(ContainerError, match="ask docker to pull"):
+                engine.run(ContainerRun(image=absent, command=("true",)))
 
     def test_limits_are_held(self, engine: Engine, image: str) -> None:
         """Memory and processors are limited by the daemon."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from prebuilt.oci.image import ImageConfig, ImageManifest
 from prebuilt.oci.layer import write_layer
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.oci.media_types import OCI_MANIFEST
+from prebuilt.testing.engines.wanted import wanted_program
 
 pytestmark = pytest.mark.layout
 
@@ -38,9 +37,7 @@ ENTRIES: list[Entry] = [
 @pytest.fixture(autouse=True)
 def _tools() -> None:
     for name in ("skopeo", "umoci"):
-        if shutil.which(name) is None:
-            reason = f"{name} is not installed: apt-get install skopeo umoci"
-            pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        wanted_program(name, brought_by="apt-get install skopeo umoci")
 
 
 def run(*command: str) -> str:

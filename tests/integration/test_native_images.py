@@ -23,6 +23,7 @@ from prebuilt.lock.fetch import PackageFiles
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.materialise import materialise
 from prebuilt.oci.containers import Engine, open_engine
+from prebuilt.testing.engines.wanted import wanted_program
 from prebuilt.testing.image_tree import Tree, folder_tree, subtree, tree_differences
 from prebuilt.testing.validate import ImageReport
 
@@ -137,8 +138,7 @@ def report(oven: Oven, kind: str, base_report: ImageReport) -> ImageReport:
 
 def tool(*command: str) -> str:
     """Run a tool; what it said is part of the failure."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed: apt-get install skopeo umoci")
+    wanted_program(command[0], brought_by="apt-get install skopeo umoci")
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout

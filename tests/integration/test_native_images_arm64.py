@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from prebuilt.oci.layout import LayoutRepository
 from prebuilt.oci.reference import parse_reference
 from prebuilt.testing.base_image import BaseContents, push_base_image
 from prebuilt.testing.conda_package import CondaPackageSpec
+from prebuilt.testing.engines.wanted import wanted_program
 from prebuilt.testing.image_tree import subtree
 from prebuilt.testing.validate import validate
 
@@ -128,8 +128,7 @@ def test_conda_and_wheels_for_arm64(cross: Cross, tmp_path: Path) -> None:
     image, report = cross.bake(conda={"code": ""}, pypi={"extension": ""})
     assert set(machines(image, report, cross.base).values()) == {MACHINES["linux-aarch64"]}
     assert report.config.platform_name == "linux/arm64"
-    if shutil.which("skopeo") is None:
-        pytest.skip("skopeo is not installed: apt-get install skopeo")
+    wanted_program("skopeo", brought_by="apt-get install skopeo")
     layout = image.reference.partition("@")[0]
     index = json.loads((Path(layout.removeprefix("oci:")) / "index.json").read_bytes())
     [tag] = [

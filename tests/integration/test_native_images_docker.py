@@ -15,8 +15,8 @@ from prebuilt.core.settings import Settings
 from prebuilt.core.spec import PREFIX
 from prebuilt.oci.containers import open_engine
 from prebuilt.testing.engines.docker import Docker, docker_engine
-from prebuilt.testing.engines.process import EngineError
 from prebuilt.testing.engines.registry import distribution_registry
+from prebuilt.testing.engines.wanted import wanted_engine
 
 pytestmark = pytest.mark.docker
 
@@ -28,23 +28,17 @@ XY = f"{sys.version_info[0]}.{sys.version_info[1]}"
 @pytest.fixture(scope="module")
 def docker() -> Iterator[Docker]:
     """A daemon of our own."""
-    try:
-        with docker_engine() as docker, pytest.MonkeyPatch.context() as patch:
-            for name, value in docker.environ.items():
-                patch.setenv(name, value)
-            yield docker
-    except EngineError as error:
-        pytest.skip(str(error))
+    with wanted_engine(), docker_engine() as docker, pytest.MonkeyPatch.context() as patch:
+        for name, value in docker.environ.items():
+            patch.setenv(name, value)
+        yield docker
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A registry that the daemon reaches."""
-    try:
-        with distribution_registry(tmp_path_factory.mktemp("registry")) as host:
-            yield host
-    except EngineError as error:
-        pytest.skip(str(error))
+    with wanted_engine(), distribution_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
 
 
 @pytest.fixture

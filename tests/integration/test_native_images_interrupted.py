@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +18,8 @@ from typing import Any
 import pytest
 
 from prebuilt.oci.open import open_repository
-from prebuilt.testing.engines.process import EngineError
 from prebuilt.testing.engines.registry import distribution_registry
+from prebuilt.testing.engines.wanted import wanted_engine, wanted_program
 from prebuilt.testing.relay import Relay, relay
 
 pytestmark = pytest.mark.registry
@@ -33,11 +32,8 @@ POINTS = ["resolving", "downloading", "compiling", "uploading", "reading the bas
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A registry of this file's own."""
-    try:
-        with distribution_registry(tmp_path_factory.mktemp("registry")) as host:
-            yield host
-    except EngineError as error:
-        pytest.skip(str(error))
+    with wanted_engine(), distribution_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
 
 
 @pytest.fixture
@@ -143,8 +139,7 @@ def reach(point: str, bakery: Any, pantry: Any, lines: tuple[Relay, Relay]) -> t
 @pytest.fixture
 def base_in_registry(host: str, base_image: str) -> str:
     """The base image in the registry, small lines to which make reading it slow."""
-    if shutil.which("skopeo") is None:
-        pytest.skip("skopeo is not installed: apt-get install skopeo")
+    wanted_program("skopeo", brought_by="apt-get install skopeo")
     copy = ("skopeo", "copy", "--quiet", "--dest-tls-verify=false", base_image, f"docker://{host}/base/image:python")
     subprocess.run(copy, check=True, capture_output=True)
     return f"{host}/base/image:python"
@@ -246,8 +241,8 @@ def test_a_killed_bake_leaves_the_layout_intact(bakery: Any, pantry: Any, index_
     tags = [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index["manifests"]]
     assert sum(tag.startswith("v1-") for tag in tags) == 1
     there.validate()
-    if shutil.which("umoci"):
-        subprocess.run(["umoci", "ls", "--layout", str(folder)], check=True, capture_output=True)
+    umoci = wanted_program("umoci", brought_by="apt-get install umoci")
+    subprocess.run([umoci, "ls", "--layout", str(folder)], check=True, capture_output=True)
     index_line.down_bytes_per_s = None
     bakery.bake(pypi={"hefty": "1.0", "listener": ""}, indexes=[f"http://{index_line.address}/simple"]).validate()
 

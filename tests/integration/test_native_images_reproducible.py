@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from prebuilt.lock.interpreter import find_interpreter
+from prebuilt.testing.engines.wanted import wanted_program
 
 pytestmark = pytest.mark.layout
 
@@ -82,9 +82,8 @@ def test_another_user_bakes_the_same(first: First, strangers_folder: Path) -> No
     """One without any right, whose home and layout are its own; to read this checkout is all that it is allowed beyond."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user: run the tests as root")
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is not installed: apt-get install util-linux")
-    become = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    setpriv = wanted_program("setpriv", brought_by="apt-get install util-linux")
+    become = (setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     reading = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search")
     other = replace(
         first.bakery,

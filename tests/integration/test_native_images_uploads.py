@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 import pytest
 
 from prebuilt.core.plan import LARGE_BYTES
-from prebuilt.testing.engines.process import EngineError
 from prebuilt.testing.engines.registry import distribution_registry
+from prebuilt.testing.engines.wanted import wanted_engine, wanted_program
 from prebuilt.testing.relay import Relay, relay
 
 pytestmark = pytest.mark.registry
@@ -27,11 +26,8 @@ MOST_OF_A_GROUP_BYTES = 8_000_000
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """The line to a registry of this file's own."""
-    try:
-        with distribution_registry(tmp_path_factory.mktemp("registry")) as host, relay(host) as line:
-            yield line
-    except EngineError as error:
-        pytest.skip(str(error))
+    with wanted_engine(), distribution_registry(tmp_path_factory.mktemp("registry")) as host, relay(host) as line:
+        yield line
 
 
 @pytest.fixture
@@ -106,8 +102,7 @@ def test_layers_of_a_base_in_the_same_registry_are_mounted(
     line: Relay, tmp_path: Path, make_bakery: Callable[..., Any], base_image: str, pantry: Any
 ) -> None:
     """Not a byte of them is sent, into no repository, and the image is whole."""
-    if shutil.which("skopeo") is None:
-        pytest.skip("skopeo is not installed: apt-get install skopeo")
+    wanted_program("skopeo", brought_by="apt-get install skopeo")
     base = f"{line.address}/base/{secrets.token_hex(4)}:python"
     copy = ("skopeo", "copy", "--quiet", "--dest-tls-verify=false", base_image, f"docker://{base}")
     subprocess.run(copy, check=True, capture_output=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import random
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +25,8 @@ from prebuilt.oci.documents import RepositoryDocuments
 from prebuilt.oci.image import ImageManifest, descriptor_of
 from prebuilt.oci.layer import write_layer
 from prebuilt.oci.media_types import OCI_CONFIG, OCI_MANIFEST
-from prebuilt.testing.engines.process import EngineError
 from prebuilt.testing.engines.registry import distribution_registry
+from prebuilt.testing.engines.wanted import wanted_engine, wanted_program
 
 pytestmark = pytest.mark.registry
 
@@ -39,11 +37,8 @@ SETTINGS = Settings({"HOME": "/nowhere"}, {})
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A registry for the tests of this file."""
-    try:
-        with distribution_registry(tmp_path_factory.mktemp("registry")) as running:
-            yield running
-    except EngineError as error:
-        pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
+    with wanted_engine(), distribution_registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
 
 
 @pytest.fixture
@@ -160,9 +155,7 @@ def test_manifests_and_documents(repository: RegistryRepository) -> None:
 
 def test_skopeo_reads_what_we_pushed(repository: RegistryRepository, tmp_path: Path) -> None:
     """A copy by another client has the same digest."""
-    if shutil.which("skopeo") is None:
-        reason = "skopeo is not installed: apt-get install skopeo"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    wanted_program("skopeo", brought_by="apt-get install skopeo")
     manifest = push_image(repository, "1")
 
     copied = subprocess.run(
