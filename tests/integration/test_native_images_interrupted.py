@@ -122,7 +122,7 @@ def reach(point: str, bakery: Any, pantry: Any, lines: tuple[Relay, Relay]) -> t
     to_index.down_bytes_per_s = {"resolving": 0, "downloading": 400_000}.get(point)
     to_registry.up_bytes_per_s = 200_000 if point == "uploading" else None
     if point == "reading the base":
-        to_registry.down_bytes_per_s = 1_500_000
+        to_registry.down_bytes_per_s = 3_000_000
     process = bakery.start(**order(point, pantry, to_index))
     said = Said(process)
     reached: dict[str, Callable[[], object]] = {

@@ -200,12 +200,19 @@ def test_the_first_failure_stops_the_rest_and_every_failure_is_named(
     assert "bad: failed: build bad" in bakery.lines  # why is in the error, and is not said twice
 
 
-def test_ctrl_c_stops_what_is_under_way(bakery: Bakery, step: Callable[..., StepImage]) -> None:
-    """The user hears at once that it was noticed; images under way stop, the next one is not begun."""
+@pytest.mark.parametrize("to", ["the process", "another thread than the main one"])
+def test_ctrl_c_stops_what_is_under_way(to: str, bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """The user hears at once that it was noticed; images under way stop, the next one is not begun.
+
+    The system may give the signal to any thread, which does not wake the main one.
+    """
 
     def act(request: BuildRequest) -> None:
         request.cancellation.wait(0.1)  # by then the main thread waits
-        os.kill(os.getpid(), signal.SIGINT)
+        if to == "the process":
+            os.kill(os.getpid(), signal.SIGINT)
+        else:
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
         assert request.cancellation.wait(10)
         request.cancellation.check()
 

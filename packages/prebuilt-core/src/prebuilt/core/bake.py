@@ -23,6 +23,10 @@ from prebuilt.core.spec import BaseImage, Compression, ImageSpec
 K = TypeVar("K")
 V = TypeVar("V")
 
+_LOOK_UP_S = (
+    0.2  # a signal that the system gives to another thread does not wake the main one, which alone can handle it
+)
+
 
 class BaseImages(Protocol):
     """Looks base images up. Concurrent calls are fine."""
@@ -182,7 +186,7 @@ class Baker:
                 futures |= {pool.submit(_unless_cancelled, do, key, cancellation): key for key in work}
                 pending = set(futures)
                 while pending:
-                    finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    finished, pending = wait(pending, timeout=_LOOK_UP_S, return_when=FIRST_COMPLETED)
                     for future in finished:
                         error = future.exception()
                         if error is not None and not isinstance(error, CancelledError):
