@@ -132,7 +132,11 @@ def reach(point: str, bakery: Any, pantry: Any, lines: tuple[Relay, Relay]) -> t
         "uploading": lambda: "building" in said.text and to_registry.sent_bytes > 300_000,
         "reading the base": lambda: "reading the base" in said.text and to_registry.received_bytes > 300_000,
     }
-    until(reached[point], process, said)
+    try:
+        until(reached[point], process, said)
+    except BaseException:
+        close(process)
+        raise
     return process, said
 
 
@@ -232,10 +236,12 @@ def test_a_killed_bake_leaves_the_layout_intact(bakery: Any, pantry: Any, index_
     index_line.down_bytes_per_s = 400_000
     process = bakery.start(pypi={"hefty": "1.0", "listener": ""}, indexes=[f"http://{index_line.address}/simple"])
     said = Said(process)
-    until(lambda: "building" in said.text and index_line.received_bytes > 500_000, process, said)
-    process.kill()
-    said.all(5)
-    close(process)
+    try:
+        until(lambda: "building" in said.text and index_line.received_bytes > 500_000, process, said)
+    finally:
+        process.kill()
+        said.all(5)
+        close(process)
     folder = Path(bakery.repository.removeprefix("oci:"))
     index = json.loads((folder / "index.json").read_bytes())
     tags = [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index["manifests"]]
@@ -255,7 +261,11 @@ def test_bakes_at_once_do_not_disturb_each_other(place: str, bakery: Any, marked
     same = {"pypi": {"hefty": "1.0", "talker": ""}, **wheels}
     others = [{"pypi": {"listener": "", "hefty": ""}, **wheels}, {"pypi": {"talker": ""}, **wheels}]
     started = [chosen.start(**asked) for asked in (same, same, same, *others)]
-    baked = [chosen.finish(process) for process in started]
+    try:
+        baked = [chosen.finish(process) for process in started]
+    finally:
+        for process in started:
+            close(process)
     assert len({image.digest for image in baked[:3]}) == 1
     assert len({image.digest for image in baked}) == 3
     for image in baked[2:]:

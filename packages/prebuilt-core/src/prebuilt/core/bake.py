@@ -23,9 +23,7 @@ from prebuilt.core.spec import BaseImage, Compression, ImageSpec
 K = TypeVar("K")
 V = TypeVar("V")
 
-_LOOK_UP_S = (
-    0.2  # a signal that the system gives to another thread does not wake the main one, which alone can handle it
-)
+_LOOK_UP_S = 0.2  # the system may give Ctrl-C to another thread: that does not wake the main one, which must handle it
 
 
 class BaseImages(Protocol):
