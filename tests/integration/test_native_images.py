@@ -68,7 +68,7 @@ COMMANDS = {
 # Asks the import system for the code of every module below the folders that it is given, and says which are compiled for that.
 _COMPILED = """
 import importlib.machinery, importlib.util, json, os, sys
-compiled, unbound, total, wrong = [], [], 0, []
+compiled, unbound, unstable, total, wrong = [], [], [], 0, []
 class Loader(importlib.machinery.SourceFileLoader):
     def source_to_code(self, data, path, **options):
         compiled.append(path)
@@ -81,13 +81,16 @@ for top in sys.argv[1:]:
                 continue
             total += 1
             path = os.path.join(folder, name)
+            if not os.path.getsize(importlib.util.cache_from_source(path)):
+                unstable.append(path)
+                continue
             code = Loader("m", path).get_code("m")
             if code.co_filename != path:
                 wrong.append(path)
             with open(importlib.util.cache_from_source(path), "rb") as file:
                 if file.read(8)[4:] != (1).to_bytes(4, "little"):
                     unbound.append(path)
-print(json.dumps({"total": total, "compiled": compiled, "not unchecked-hash": unbound, "of another place": wrong}))
+print(json.dumps({"total": total, "compiled": compiled, "not unchecked-hash": unbound, "of another place": wrong, "unstable": unstable}))
 """
 
 
@@ -302,10 +305,17 @@ def test_every_module_loads_from_bytecode_that_does_not_age(
     """Nothing is compiled at import, neither of the standard library nor of packages that brought bytecode bound to a time."""
     folder = f"{PREFIX}/lib/python{XY}" + ("/site-packages" if kind == "pypi" else "")
     told = run_in_image(engine, oven.bake(kind).reference, "python", "-B", "-c", _COMPILED, folder)
+    assert loaded_from_bytecode(told) >= {"pypi": 4, "conda": 300, "mixed": 300}[kind]
+
+
+def loaded_from_bytecode(told: str) -> int:
+    """Return how many modules there are, all of which load from their bytecode."""
     found = json.loads(told)
-    total = found.pop("total")
+    total, unstable = found.pop("total"), found.pop("unstable")
     assert found == {"compiled": [], "not unchecked-hash": [], "of another place": []}
-    assert total >= {"pypi": 4, "conda": 300, "mixed": 300}[kind]
+    # Before 3.11 a set with None in it has another order in each process, so its module is left to be compiled there.
+    assert len(unstable) <= (2 if sys.version_info < (3, 11) else 0), unstable
+    return int(total)
 
 
 def test_link_scripts_and_doubly_owned_files_are_named(oven: Oven, report_of: Callable[[str], ImageReport]) -> None:
@@ -334,6 +344,5 @@ def test_real_wheels_work(
     assert run_in_image(engine, image.reference, "python", "-c", program).split()[0] == "6"
     assert run_in_image(engine, image.reference, "f2py", "-v").strip() == image.lock.packages[0].version
     folder = f"{PREFIX}/lib/python{XY}/site-packages"
-    found = json.loads(run_in_image(engine, image.reference, "python", "-B", "-c", _COMPILED, folder))
-    assert found.pop("total") > 100
-    assert found == {"compiled": [], "not unchecked-hash": [], "of another place": []}
+    told = run_in_image(engine, image.reference, "python", "-B", "-c", _COMPILED, folder)
+    assert loaded_from_bytecode(told) > 100
