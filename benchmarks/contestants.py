@@ -51,7 +51,8 @@ FROM {base}
 SHELL ["/bin/bash", "-c"]
 {arguments}
 COPY requirements.txt /requirements.txt
-RUN /usr/local/bin/python3 -m venv /opt/env && /opt/env/bin/pip install -q --no-cache-dir -r /requirements.txt
+RUN export PIP_CERT=/etc/ssl/certs/ca-certificates.crt && \\
+    /usr/local/bin/python3 -m venv /opt/env && /opt/env/bin/pip install -q --no-cache-dir -r /requirements.txt
 ENV PATH=/opt/env/bin:$PATH
 """
 

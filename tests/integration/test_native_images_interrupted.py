@@ -25,7 +25,7 @@ from prebuilt.testing.relay import Relay, relay
 pytestmark = pytest.mark.registry
 
 MARK = "PREBUILT_TEST_MARK"
-SECONDS_TO_END = 2.0
+SECONDS_TO_END = 5.0
 POINTS = ["resolving", "downloading", "compiling", "uploading", "reading the base"]
 
 

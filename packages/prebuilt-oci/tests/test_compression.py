@@ -46,10 +46,10 @@ def test_same_bytes_each_time(compression: Compression) -> None:
 
 
 def test_headers() -> None:
-    """A gzip header has no name and time 0, a zstd frame has no content size and no checksum."""
+    """A gzip header has no name and time 0, a zstd frame says how much it holds and has no checksum."""
     assert compressed(b"x", "gzip")[:8] == bytes.fromhex("1f8b080000000000")
     frame = zstandard.get_frame_parameters(compressed(b"x", "zstd"))
-    assert frame.content_size == zstandard.CONTENTSIZE_UNKNOWN
+    assert frame.content_size == 1
     assert not frame.has_checksum
 
 

@@ -15,9 +15,9 @@ class NativeConfig:
     """How much is done at once.
 
     Attributes:
-        layer_workers: Layers made at a time, of all images together (``METAFLOW_PREBUILT_LAYER_WORKERS``). One more than there are
-            processors, since each also waits for its download and its upload.
-        compile_workers: Processes that compile bytecode, by processor.
+        layer_workers: Layers made at a time, of all images together (``METAFLOW_PREBUILT_LAYER_WORKERS``): one for each processor, each
+            with a thread beside it that compresses. At most 4, since each holds some 50 MB.
+        compile_workers: Processes that compile bytecode: one for each processor, at most 8.
     """
 
     layer_workers: int
@@ -28,8 +28,8 @@ class NativeConfig:
         """Read the settings."""
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return cls(
-            layer_workers=settings.positive_int("PREBUILT_LAYER_WORKERS", default=processors + 1),
-            compile_workers=processors,
+            layer_workers=settings.positive_int("PREBUILT_LAYER_WORKERS", default=min(processors, 4)),
+            compile_workers=min(processors, 8),
         )
 
 
