@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prebuilt.core.lock import CondaPackage, Lock
+from prebuilt.core.lock import Lock
 from prebuilt.core.platforms import Platform
 from prebuilt.core.spec import PREFIX
 
@@ -29,17 +29,13 @@ class InstallTarget:
 
     @classmethod
     def of(cls, lock: Lock, *, prefix: str = PREFIX, root: str = PREFIX.lstrip("/")) -> InstallTarget:
-        """Return the target of `lock`'s packages at `prefix`.
-
-        Source: CEP 17 (a Python package may say where its site-packages is)
-        """
-        stated = (package.python_site_packages_path for package in lock.packages if isinstance(package, CondaPackage))
+        """Return the target of `lock`'s packages at `prefix`."""
         return cls(
             prefix=prefix,
             root=root,
             python_version=lock.python_version,
             platform=lock.target.platform,
-            site_packages=next(filter(None, stated), f"lib/python{lock.python_xy}/site-packages"),
+            site_packages=lock.site_packages,
         )
 
     @property
