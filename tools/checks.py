@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tools import machine, venv
 
 # Cheap ones first: what is wrong most often is said soonest.
-SESSIONS = ("lint", "typing", "packaging", "tests", "integration", "docs", "demo")
+SESSIONS = ("lint", "typing", "packaging", "tests", "minimums(metaflow)", "integration", "docs", "demo")
 _NEEDS = ("nox[uv]>=2025.5.1",)
 _SESSION = re.compile(r"^nox > Running session (?P<name>.+)$")
 _RESULT = re.compile(r"^nox > \* (?P<name>.+?): (?P<result>\w+)")
