@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from prebuilt.core.plan import PlannedLayer
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import IMAGE_FORMAT, PREFIX, ImageSpec
+from prebuilt.core.tree import BytesContent
 from prebuilt.lock.install_target import InstallTarget
 from prebuilt.lock.installer import PackageInstaller, link_scripts_setting
 from prebuilt.native.catalogue import Catalogue, KnownLayer
@@ -51,7 +51,7 @@ class ImageBuild:
         )
         made = self._make(missing, copying)
         image = self._image(base, {**known, **made})
-        self.target.push_blob(image.config_descriptor, lambda: io.BytesIO(image.config))
+        self.target.push_blob(image.config_descriptor, BytesContent(image.config).open)
         self.request.cancellation.check()
         descriptor = image.manifest_descriptor
         self.target.put_manifest(self._reference.identifier, descriptor.media_type, image.manifest)

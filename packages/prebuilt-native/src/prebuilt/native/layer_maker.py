@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from prebuilt.core.plan import PlannedLayer
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.spec import ImageSpec
 from prebuilt.core.storage import storage_errors
-from prebuilt.core.tree import DirectoryEntry, Entry
+from prebuilt.core.tree import DirectoryEntry, Entry, PathContent
 from prebuilt.lock.install_target import InstallTarget
 from prebuilt.lock.installer import PackageInstaller
 from prebuilt.lock.virtualenv import virtualenv_entries
@@ -52,7 +51,9 @@ class LayerMaker:
                 check=self.cancellation.check,
             )
             file.flush()
-            self.repository.push_blob(written.descriptor, _opener(Path(file.name)), lambda _: self.cancellation.check())
+            self.repository.push_blob(
+                written.descriptor, PathContent(Path(file.name)).open, lambda _: self.cancellation.check()
+            )
         return KnownLayer(descriptor=written.descriptor, diff_id=written.diff_id)
 
     def _entries(self, layer: PlannedLayer, stack: ExitStack) -> list[Entry]:
@@ -67,7 +68,3 @@ class LayerMaker:
             self.owners.add(label(package), [e.path for e in installed if not isinstance(e, DirectoryEntry)])
             entries += installed
         return entries
-
-
-def _opener(path: Path) -> Callable[[], BinaryIO]:
-    return lambda: path.open("rb")

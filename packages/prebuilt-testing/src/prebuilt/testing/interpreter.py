@@ -101,11 +101,6 @@ class Interpreter:
         """The version without its patch release: ``3.11``."""
         return ".".join(self.version.split(".")[:2])
 
-    @property
-    def library_path(self) -> str:
-        """Where the standard library is below the prefix: ``lib/python3.11``."""
-        return self.library.relative_to(self.prefix).as_posix()
-
     def extension_modules(self) -> list[Path]:
         """Return the compiled modules of :meth:`library_files`."""
         return [file.source for file in self.library_files() if file.source.suffix == ".so"]
