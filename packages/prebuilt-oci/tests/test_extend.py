@@ -9,8 +9,9 @@ import pytest
 
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import InvalidValueError
+from prebuilt.core.spec import DEFAULT_PATH
 from prebuilt.oci import media_types
-from prebuilt.oci.extend import DEFAULT_PATH, EPOCH, AddedLayer, ExtendedImage, extend_image
+from prebuilt.oci.extend import EPOCH, AddedLayer, ExtendedImage, extend_image
 from prebuilt.oci.image import ImageConfig, ImageManifest, descriptor_of
 
 BASE_LAYER = descriptor_of(b"base", media_types.DOCKER_LAYER_GZIP)

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
 from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.dockerfile import MaterialsSource
 from prebuilt.core.documents import DocumentStore
 from prebuilt.core.errors import BakeError, BuildError, CancelledError, PrebuiltError
 from prebuilt.core.image_registry import ImageRegistry
@@ -74,6 +75,7 @@ class Baker:
         refresh: Resolve anew even where a lock is kept, and keep the new one.
         reuse: Whether an image that the registry already has is taken (``METAFLOW_PREBUILT_REGISTRY_CACHE``).
         has_bytecode: Says whether bytecode can be made for a Python X.Y.
+        materials: Gathers what the build stage of a Dockerfile needs; None where the builder takes specs.
     """
 
     resolver: Resolver
@@ -88,6 +90,7 @@ class Baker:
     reuse: bool = True
     has_bytecode: Callable[[str], bool] = lambda _: True
     labels: Mapping[str, str] = field(default_factory=dict)
+    materials: MaterialsSource | None = None
 
     def bake(self, steps: Sequence[StepImage]) -> dict[str, BakedImage]:
         """Return the image of each step, by step name.
@@ -123,6 +126,7 @@ class Baker:
             bytecode=self.has_bytecode(lock.python_xy),
             compression=self.compression,
             labels=self.labels,
+            variant=self.builder.image_identity_suffix(),
         )
 
     def _image(self, spec: ImageSpec, title: str, cancellation: Cancellation) -> BakedImage:
@@ -148,6 +152,8 @@ class Baker:
                 plan=plan_layers(spec),
                 reference=tag,
                 credentials=registry.credentials(tag),
+                push_credentials=registry.push_credentials(),
+                materials=self.materials,
                 cancellation=cancellation,
             ),
             progress,

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.errors import BuildError, CancelledError
+from prebuilt.core.dockerfile import DockerfileBuild, DockerfileForm, MaterialsSource, dockerfile_build
+from prebuilt.core.errors import BuildError, CancelledError, PrebuiltError
 from prebuilt.core.plan import LayerPlan
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.spec import ImageSpec
+from prebuilt.core.tree import Content
+
+KEPT_LINES = 50
+"""Lines of a builder's output that its error shows."""
 
 
 class Cancellation:
@@ -51,6 +59,8 @@ class BuildRequest:
         plan: How it is layered.
         reference: Where to push it: ``host/repository:tag``, or ``oci:/folder:tag`` for an image layout.
         credentials: For the registry; None to use what Docker's configuration has.
+        push_credentials: What the registry's ``push_credentials()`` returned, for outside builders.
+        materials: Gathers what a Dockerfile's build stage needs; None where only specs are built.
         cancellation: Looked at between steps of the work.
     """
 
@@ -58,12 +68,56 @@ class BuildRequest:
     plan: LayerPlan
     reference: str
     credentials: Credentials | None = None
+    push_credentials: Mapping[str, Any] = field(default_factory=dict)
+    materials: MaterialsSource | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
+
+    @contextlib.contextmanager
+    def as_dockerfile(self, form: DockerfileForm, progress: ImageProgress) -> Iterator[DockerfileBuild]:
+        """Give a Dockerfile of this image and its context, which can be read inside the ``with`` only.
+
+        Raises:
+            BuildError: No Dockerfile can make it, or nothing gathers materials.
+            FetchError: A package that has to travel in the context could not be downloaded.
+        """
+        if self.materials is None:
+            raise BuildError(
+                f"render a Dockerfile for {self.reference}", reason="this request has no source of materials"
+            )
+        with self.materials.gather(self.spec, progress, check=self.cancellation.check) as materials:
+            yield dockerfile_build(self.spec, self.plan, materials, form)
+
+
+class BuildOutput:
+    """What a builder says: each line goes to the user as it comes, the last ones also into the error. Any thread may call it."""
+
+    def __init__(self, progress: ImageProgress) -> None:
+        """Pass lines on to `progress`."""
+        self._progress = progress
+        self._last: deque[str] = deque(maxlen=KEPT_LINES)
+
+    def __call__(self, message: object = "", **_: object) -> None:
+        """Take one message of any number of lines; keywords are those of any ``echo``, and mean nothing here."""
+        for line in str(message).splitlines():
+            text = line.rstrip()
+            if text:
+                self._last.append(text)
+                self._progress.output(text)
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """The last lines, oldest first."""
+        return tuple(self._last)
 
 
 @dataclass(frozen=True)
 class DockerfileBuildOptions:
-    """What a builder of Dockerfiles can do beyond the classic form (published in 0.3)."""
+    """What a builder of Dockerfiles can do beyond the classic form (published in 0.3).
+
+    Attributes:
+        buildkit_deferred_input_mounts: It is a BuildKit of 0.10 or newer: ``RUN --mount``, ``COPY --link``, ``--platform``.
+        bootstrap_pip_install_options: Without effect: no build stage needs pip.
+    """
 
     buildkit_deferred_input_mounts: bool = False
     bootstrap_pip_install_options: tuple[str, ...] = ()
@@ -72,9 +126,15 @@ class DockerfileBuildOptions:
 class DockerBuildService(ABC):
     """Builds an image and pushes it. The selected class is called with no arguments.
 
-    An outside class needs :meth:`build_and_push` alone. A class that takes specs rather than Dockerfiles overrides
-    :meth:`build`.
+    An outside class needs :meth:`build_and_push` alone. A class that takes specs rather than Dockerfiles, or that streams its
+    context and knows its digest, overrides :meth:`build`. Of the two, the one that the most derived class defines is used.
     """
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Have a subclass of a built-in builder that defines :meth:`build_and_push` alone be called there."""
+        super().__init_subclass__(**kwargs)
+        if "build_and_push" in vars(cls) and "build" not in vars(cls):
+            cls.build = DockerBuildService.build  # type: ignore[method-assign]
 
     @abstractmethod
     def build_and_push(
@@ -104,13 +164,45 @@ class DockerBuildService(ABC):
         """Build and push `request`; return the manifest's descriptor, or None where the builder cannot know it.
 
         Raises:
-            BuildError: This builder takes Dockerfiles only, and the installed release renders none.
+            BuildError: It failed; with the last lines of what the builder said.
+            CancelledError: The request was cancelled.
+            FetchError: A package could not be downloaded.
+            RegistryError: The image could not be pushed.
         """
-        del progress
-        raise BuildError(
-            f"build {request.spec.full_id} with {type(self).__name__}",
-            reason="it builds Dockerfiles, and this release of prebuilt-core renders none",
-            remedy="set METAFLOW_PREBUILT_BUILD_SERVICE=native",
+        options = self.dockerfile_build_options()
+        output = BuildOutput(progress)
+        with request.as_dockerfile(
+            "buildkit" if options.buildkit_deferred_input_mounts else "plain", progress
+        ) as rendered:
+            context = {name: _read(content) for name, content in rendered.context.items()}
+            platform = {"target_platform": str(rendered.platform)} if self._takes_platform() else {}
+            request.cancellation.check()
+            progress.state(f"building with {type(self).__name__}")
+            try:
+                built = self.build_and_push(
+                    rendered.dockerfile, context, request.reference, dict(request.push_credentials), output, **platform
+                )
+            except PrebuiltError:
+                raise
+            except Exception as error:
+                raise self._failed(request, f"{type(error).__name__}: {error}", output) from error
+        if not built:
+            raise self._failed(request, "it returned False", output)
+        return None
+
+    def _takes_platform(self) -> bool:
+        """Return whether :meth:`build_and_push` is that of 0.3: those of 0.2 have no platform."""
+        parameters = inspect.signature(self.build_and_push).parameters
+        return "target_platform" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+    def _failed(self, request: BuildRequest, reason: str, output: BuildOutput) -> BuildError:
+        said = "" if output.last_lines else "; it said nothing"
+        return BuildError(
+            f"build an image with {type(self).__name__}",
+            at=request.reference,
+            reason=f"{reason}{said}",
+            remedy="see what it said" if output.last_lines else "look into its own log",
+            output=output.last_lines,
         )
 
     def dockerfile_build_options(self) -> DockerfileBuildOptions:
@@ -125,3 +217,8 @@ class DockerBuildService(ABC):
     def from_config(cls) -> DockerBuildService:
         """Return a builder configured from the settings."""
         return cls()
+
+
+def _read(content: Content) -> bytes:
+    with content.open() as stream:
+        return stream.read()

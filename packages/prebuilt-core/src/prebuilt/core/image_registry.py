@@ -76,9 +76,14 @@ class ImageRegistry(ABC):
         return None
 
     def credentials(self, reference: str) -> Credentials | None:
-        """Return credentials to push `reference` with; None to use what Docker's configuration has."""
+        """Return credentials to push `reference` with; None to use what Docker's configuration has.
+
+        An outside class gives them as ``username`` and ``password`` of its :meth:`push_credentials`.
+        """
         del reference
-        return None
+        given = self.push_credentials()
+        username, secret = given.get("username"), given.get("password")
+        return Credentials(username=username or "", secret=secret) if secret else None
 
     def documents(self) -> DocumentStore | None:
         """Return where locks and other small documents are kept beside the images; None where nothing can be kept."""

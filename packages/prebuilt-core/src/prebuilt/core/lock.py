@@ -99,7 +99,13 @@ LockedPackage: TypeAlias = CondaPackage | Wheel
 _KINDS: dict[str, Callable[..., LockedPackage]] = {"conda": CondaPackage, "wheel": Wheel}
 
 
-def _read_package(data: Mapping[str, Any]) -> LockedPackage:
+def read_package(data: Mapping[str, Any]) -> LockedPackage:
+    """Return the package whose fields are `data`; the inverse of :func:`dataclasses.asdict`.
+
+    Raises:
+        KeyError, TypeError: A field is missing, or unknown.
+        InvalidValueError: A field is malformed.
+    """
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
     return _KINDS[data["kind"]](**values)
 
@@ -183,7 +189,7 @@ class Lock:
                 target=Target.from_json(raw["target"]),
                 python_version=raw["python_version"],
                 python_source=raw["python_source"],
-                packages=tuple(_read_package(package) for package in raw["packages"]),
+                packages=tuple(read_package(package) for package in raw["packages"]),
                 resolved_at=datetime.fromisoformat(raw["resolved_at"]),
                 resolver=raw["resolver"],
             )

@@ -26,6 +26,9 @@ class ImageProgress(Protocol):
     def note(self, text: str) -> None:
         """Say one thing about this image that the user should know, once."""
 
+    def output(self, line: str) -> None:
+        """Pass on one line of what a builder says."""
+
     def done(self, text: str) -> None:
         """Finish well, with one line that says what came out."""
 
@@ -78,6 +81,9 @@ class _LineImage:
 
     def note(self, text: str) -> None:
         self._write(f"{self._title}: {text}")
+
+    def output(self, line: str) -> None:
+        self._write(f"{self._title} | {line}")
 
     def done(self, text: str) -> None:
         self._write(f"{self._title}: {text} ({time.monotonic() - self._began_s:.1f} s)")
@@ -152,6 +158,9 @@ class _TerminalImage:
 
     def note(self, text: str) -> None:
         self._screen.note(f"{self._title}: {text}")
+
+    def output(self, line: str) -> None:
+        self._screen.note(f"{self._title} | {line}")
 
     def done(self, text: str) -> None:
         self._screen.finish(self, f"{self._title}: {text} ({time.monotonic() - self._began_s:.1f} s)")

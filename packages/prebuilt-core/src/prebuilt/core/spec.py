@@ -16,6 +16,12 @@ from prebuilt.core.platforms import Platform
 PREFIX = "/opt/prebuilt/env"
 """Where every image has its environment. Constant, so that a package's layer is the same bytes in all of them."""
 
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What runtimes take where an image sets no PATH.
+
+Source: https://github.com/moby/moby/blob/master/oci/defaults.go and containerd's oci/spec.go
+"""
+
 IMAGE_FORMAT = 1
 """Raised when the same lock must give other bytes; part of every identity."""
 
@@ -50,6 +56,8 @@ class BaseImage:
         layer_count: Layers it has.
         glibc: Version of its C library, ``2.36``.
         python: Its interpreter that is called ``python3``; None if there is none.
+        index_digest: Of the index that lists it beside other platforms' manifests; None if it was found without one. No part
+            of what the base is, so no part of any identity.
     """
 
     reference: str
@@ -59,10 +67,13 @@ class BaseImage:
     layer_count: int
     glibc: str | None
     python: BasePython | None
+    index_digest: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the digest."""
+        """Check the digests."""
         check_digest(self.digest)
+        if self.index_digest is not None:
+            check_digest(self.index_digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +86,8 @@ class ImageSpec:
         bytecode: Whether ``.pyc`` files are made.
         compression: Of the layers that are added.
         env: Environment variables that the image adds to its base's, without PATH.
-        labels: Labels that the image adds to its base's.
+        labels: Labels that the image adds to its base's, beside those of its identity.
+        variant: What a builder says of itself where its images differ from others of the same spec; usually empty.
     """
 
     lock: Lock
@@ -84,6 +96,7 @@ class ImageSpec:
     compression: Compression = "zstd"
     env: Mapping[str, str] = field(default_factory=lambda: {"METAFLOW_SKIP_INSTALL_DEPENDENCIES": "1"})
     labels: Mapping[str, str] = field(default_factory=dict)
+    variant: str = ""
 
     def __post_init__(self) -> None:
         """Freeze the mappings."""
@@ -101,12 +114,28 @@ class ImageSpec:
             "compression": self.compression,
             "env": dict(self.env),
             "labels": dict(self.labels),
+            "variant": self.variant,
         }
 
     @cached_property
     def full_id(self) -> str:
         """Identity: 40 hex digits."""
         return content_id(self.to_json())
+
+    @property
+    def identity_labels(self) -> dict[str, str]:
+        """Labels, and annotations, that name what the image is."""
+        return {
+            "metaflow-prebuilt.requirements": self.lock.req_id,
+            "metaflow-prebuilt.lock": self.lock.content_id,
+            "metaflow-prebuilt.image": self.full_id,
+            "metaflow-prebuilt.format": str(IMAGE_FORMAT),
+        }
+
+    @property
+    def all_labels(self) -> dict[str, str]:
+        """Every label that the image adds to its base's."""
+        return {**self.identity_labels, **self.labels}
 
     @property
     def env_id(self) -> EnvId:

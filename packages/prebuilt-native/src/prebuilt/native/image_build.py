@@ -14,7 +14,7 @@ from prebuilt.core.errors import BaseImageError, CancelledError
 from prebuilt.core.plan import PlannedLayer
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.settings import Settings
-from prebuilt.core.spec import IMAGE_FORMAT, PREFIX, ImageSpec
+from prebuilt.core.spec import PREFIX, ImageSpec
 from prebuilt.core.tree import BytesContent
 from prebuilt.lock.install_target import InstallTarget
 from prebuilt.lock.installer import PackageInstaller, link_scripts_setting
@@ -147,20 +147,14 @@ class ImageBuild:
             )
             for planned in self.request.plan.layers
         ]
-        identity = {
-            "metaflow-prebuilt.requirements": spec.lock.req_id,
-            "metaflow-prebuilt.lock": spec.lock.content_id,
-            "metaflow-prebuilt.image": spec.full_id,
-            "metaflow-prebuilt.format": str(IMAGE_FORMAT),
-        }
         return extend_image(
             base,
             ImageConfig.parse(self._read_base_blob(base.config)),
             added,
             env=spec.env,
             path_prepend=f"{PREFIX}/bin",
-            labels={**identity, **spec.labels},
-            annotations={**identity, "org.opencontainers.image.base.digest": spec.base.digest},
+            labels=spec.all_labels,
+            annotations={**spec.identity_labels, "org.opencontainers.image.base.digest": spec.base.digest},
         )
 
     def _read_base_manifest(self) -> bytes:

@@ -61,7 +61,7 @@ class BaseImageLookup:
         parsed = _parsed(reference)
         with _setting_named():
             repository = open_repository(parsed.repository, settings=self.settings)
-            digest = self._pin(repository, parsed, platform)
+            digest, index_digest = self._pin(repository, parsed, platform)
             facts = self._facts(repository, reference, digest, platform, check)
         _check(facts, reference, platform)
         return BaseImage(
@@ -72,23 +72,27 @@ class BaseImageLookup:
             layer_count=facts.layer_count,
             glibc=facts.glibc,
             python=facts.python,
+            index_digest=index_digest,
         )
 
-    def _pin(self, repository: Repository, reference: Reference, platform: Platform) -> str:
-        """Return the digest of the manifest for `platform`. What an index holds is kept: it never changes."""
+    def _pin(self, repository: Repository, reference: Reference, platform: Platform) -> tuple[str, str | None]:
+        """Return the digest of the manifest for `platform`, and that of the index it was found in, if there was one.
+
+        What an index holds is kept: it never changes.
+        """
         digest = reference.digest
         if digest is None:
             found = repository.resolve(reference.identifier)
             if found is None:
                 raise _absent(reference)
             if found.media_type not in INDEXES:
-                return found.digest
+                return found.digest, None
             digest = found.digest
         name = f"base-manifest-v1-{_short(digest)}-{platform.subdir}"
         kept = self.cache.get(name)
         if kept is not None:
             try:
-                return check_digest(kept.decode(errors="replace"))
+                return _found(digest, check_digest(kept.decode(errors="replace")))
             except InvalidValueError as error:
                 _log.warning("a kept digest is not used: %s", error)
         manifest = repository.get_manifest(digest)
@@ -96,7 +100,7 @@ class BaseImageLookup:
             raise _absent(reference)
         pinned = _select(manifest, platform, reference)
         self.cache.put(name, pinned.encode())
-        return pinned
+        return _found(digest, pinned)
 
     def _facts(
         self, repository: Repository, reference: str, digest: str, platform: Platform, check: Callable[[], None]
@@ -148,6 +152,11 @@ def _parsed(reference: str) -> Reference:
             reason=f"this is no image reference: {error.reason}",
             remedy=f"mend the name that {BASE_IMAGE_SETTING} or the step's decorator gives",
         ) from error
+
+
+def _found(digest: str, pinned: str) -> tuple[str, str | None]:
+    """Return the digest of a manifest, and `digest` if that is an index's."""
+    return pinned, None if pinned == digest else digest
 
 
 def _short(digest: str) -> str:

@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.spec import BasePython
+from prebuilt.core.spec import DEFAULT_PATH, BasePython
 from prebuilt.oci.base_facts import BaseFacts
-from prebuilt.oci.extend import DEFAULT_PATH
 from prebuilt.oci.image import ImageConfig, ImageManifest
 from prebuilt.oci.image_tree import ImageTree, LayerListing
 from prebuilt.oci.layer import read_layer

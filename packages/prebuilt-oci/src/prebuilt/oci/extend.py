@@ -9,6 +9,7 @@ from typing import Any
 from prebuilt.core.canonical import canonical_json
 from prebuilt.core.descriptor import Descriptor, check_digest
 from prebuilt.core.errors import InvalidValueError
+from prebuilt.core.spec import DEFAULT_PATH
 from prebuilt.oci.image import ImageConfig, ImageManifest, descriptor_of
 from prebuilt.oci.media_types import (
     DOCKER_LAYER,
@@ -20,12 +21,6 @@ from prebuilt.oci.media_types import (
     OCI_LAYER_ZSTD,
     OCI_MANIFEST,
 )
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""What runtimes take where an image sets no PATH.
-
-Source: https://github.com/moby/moby/blob/master/oci/defaults.go and containerd's oci/spec.go
-"""
 
 EPOCH = "1970-01-01T00:00:00Z"
 

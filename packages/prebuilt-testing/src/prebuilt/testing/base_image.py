@@ -15,9 +15,9 @@ from typing import Any
 from prebuilt.core.canonical import canonical_json
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.platforms import Platform
-from prebuilt.core.spec import Compression
+from prebuilt.core.spec import DEFAULT_PATH, Compression
 from prebuilt.core.tree import BytesContent, Entry, FileEntry, PathContent, SymlinkEntry
-from prebuilt.oci.extend import DEFAULT_PATH, EPOCH
+from prebuilt.oci.extend import EPOCH
 from prebuilt.oci.image import ImageManifest, descriptor_of
 from prebuilt.oci.layer import WrittenLayer, write_layer
 from prebuilt.oci.layout import LayoutRepository

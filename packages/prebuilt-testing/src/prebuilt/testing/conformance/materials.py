@@ -151,6 +151,10 @@ class RecordingProgress:
         """Remember a note."""
         self._say(text)
 
+    def output(self, line: str) -> None:
+        """Remember a line of a builder's output."""
+        self._say(line)
+
     def done(self, text: str) -> None:
         """Remember the end."""
         self._say(text)
