@@ -24,6 +24,10 @@ from prebuilt.testing.base_image import make_base_image
 from prebuilt.testing.conda_channel import CondaChannel
 from prebuilt.testing.conda_package import CondaPackageSpec, text_file
 from prebuilt.testing.conda_samples import sample_channel
+from prebuilt.testing.engines.buildkit import BuildKit, buildkit_daemon
+from prebuilt.testing.engines.docker import Docker, docker_engine
+from prebuilt.testing.engines.registry import distribution_registry
+from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.python_index import PackageIndex, make_wheel
 from prebuilt.testing.validate import ImageReport, validate
 
@@ -239,3 +243,45 @@ def make_bakery(base_image: str) -> Callable[..., Bakery]:
 def bakery(tmp_path: Path, make_bakery: Callable[..., Bakery]) -> Bakery:
     """A bakery that bakes into a layout of the test's own."""
     return make_bakery(tmp_path / "machine", f"oci:{tmp_path / 'images'}")
+
+
+@pytest.fixture(scope="session")
+def docker_oldest() -> Iterator[Docker]:
+    """A Docker Engine of Debian stable's release, whose containers use the machine's network."""
+    with wanted_engine(), docker_engine("installed", buildx=True) as docker:
+        yield docker
+
+
+@pytest.fixture(scope="session")
+def docker_current() -> Iterator[Docker]:
+    """A Docker Engine of the current release, whose containers use the machine's network."""
+    with wanted_engine(), docker_engine("current", buildx=True) as docker:
+        yield docker
+
+
+@pytest.fixture(scope="session")
+def docker_bridged() -> Iterator[Docker]:
+    """A Docker Engine of the current release, whose containers are on a bridge."""
+    with wanted_engine(), docker_engine("current", bridge=True, buildx=True) as docker:
+        yield docker
+
+
+@pytest.fixture(scope="session", params=["oldest", "current"])
+def any_docker(request: pytest.FixtureRequest) -> Docker:
+    """Each release in turn."""
+    docker: Docker = request.getfixturevalue(f"docker_{request.param}")
+    return docker
+
+
+@pytest.fixture(scope="session")
+def registry_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``127.0.0.1:port`` of a registry that all engines here push to and pull from."""
+    with wanted_engine(), distribution_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def buildkit(registry_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildKit]:
+    """A BuildKit daemon that pushes to the registry."""
+    with wanted_engine(), buildkit_daemon(tmp_path_factory.mktemp("buildkit"), registry=registry_host) as daemon:
+        yield daemon

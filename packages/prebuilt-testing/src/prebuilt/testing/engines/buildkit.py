@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prebuilt.core.settings import Settings
-from prebuilt.core.storage import cache_dir
+from prebuilt.testing.engines.cache import kept
 from prebuilt.testing.engines.process import EngineError, find_program, free_port, running
 
 VERSION = "v0.34.2"
@@ -41,12 +39,6 @@ class BuildKit:
     address: str
 
 
-def engine_cache() -> Path:
-    """Return the folder that keeps engines which take minutes to build: ``PREBUILT_ENGINE_CACHE``, else in the user's cache."""
-    configured = os.environ.get("PREBUILT_ENGINE_CACHE")
-    return Path(configured) if configured else cache_dir(Settings.load()) / "engines"
-
-
 def buildkit_programs() -> Path:
     """Return the folder that has ``buildkitd`` and ``buildctl``; builds them from the Go module cache if it has not.
 
@@ -55,10 +47,7 @@ def buildkit_programs() -> Path:
     Raises:
         EngineError: There is no Go, or the build failed.
     """
-    folder = engine_cache() / f"buildkit-{VERSION}"
-    if not (folder / "buildctl").exists():
-        _build(folder)
-    return folder
+    return kept(f"buildkit-{VERSION}", _build)
 
 
 def _build(folder: Path) -> None:
@@ -67,8 +56,6 @@ def _build(folder: Path) -> None:
     found = subprocess.run([go, "mod", "download", "-json", module], capture_output=True, text=True, check=False)
     if found.returncode:
         raise EngineError(f"download {module}", reason=found.stderr or found.stdout)
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-    unfinished.mkdir(parents=True)
     # Inside its own folder the module is the main one, so that its replace directives count.
     built = subprocess.run(
         [
@@ -77,7 +64,7 @@ def _build(folder: Path) -> None:
             "-mod=readonly",
             "-trimpath",
             "-ldflags=-s -w",
-            f"-o={unfinished}/",
+            f"-o={folder}/",
             "./cmd/buildctl",
             "./cmd/buildkitd",
         ],
@@ -88,10 +75,7 @@ def _build(folder: Path) -> None:
         check=False,
     )
     if built.returncode:
-        shutil.rmtree(unfinished)
         raise EngineError(f"build {module}", reason=built.stderr)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
 
 
 @contextlib.contextmanager

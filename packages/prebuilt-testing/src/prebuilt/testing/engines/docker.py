@@ -5,125 +5,182 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prebuilt.testing.engines.process import EngineError, find_program, running
+from prebuilt.testing.engines.bridge import Bridge, network_bridge
+from prebuilt.testing.engines.docker_release import DockerRelease, ReleaseName, buildx_plugin
+from prebuilt.testing.engines.process import EngineError, running
+from prebuilt.testing.engines.runtime import fitting_runtime
 
-_PACKAGE = "apt-get install docker.io"
-
-# By their numbers. Source: <linux/capability.h>
-_CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST "
-    "NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE "
-    "SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM "
-    "BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-).split()
-
-_RUNTIME = """\
-#!/bin/sh
-# runc, but without the capabilities that this machine lacks: a privileged container asks for all that exist.
-bundle=. process= previous= creates=
-for argument in "$@"; do
-  case "$previous" in --bundle|-b) bundle=$argument ;; --process|-p) process=$argument ;; esac
-  case "$argument" in create|run|exec) creates=1 ;; --bundle=*) bundle=${{argument#*=}} ;; --process=*) process=${{argument#*=}} ;; esac
-  previous=$argument
-done
-if [ -n "$creates" ]; then
-  for file in "$bundle/config.json" "$process"; do
-    [ -f "$file" ] && sed -i -E 's/"({missing})",//g; s/,?"({missing})"//g' "$file"
-  done
-fi
-exec {runc} "$@"
-"""
+_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Docker:
-    """A running daemon.
+    """A running daemon, and a command line of its own release for it.
 
     Attributes:
         host: For ``DOCKER_HOST``.
         version: Of the daemon: ``20.10.24``.
+        programs: A folder with ``docker`` and nothing else, for ``PATH``.
+        config: The folder for ``DOCKER_CONFIG``: of this engine alone, with the plugins that were asked for.
+        bridge: Of its containers; None where they use the machine's network.
     """
 
     host: str
     version: str
+    programs: Path
+    config: Path
+    bridge: Bridge | None
 
     @property
     def environ(self) -> dict[str, str]:
-        """Variables that have a ``docker`` command talk to it and to no other."""
-        return {"DOCKER_HOST": self.host, "DOCKER_CONTEXT": ""}
+        """Variables that have a ``docker`` command talk to it and to no other, with no credentials of anybody."""
+        return {
+            "DOCKER_HOST": self.host,
+            "DOCKER_CONTEXT": "",
+            "DOCKER_CONFIG": str(self.config),
+            "PATH": f"{self.programs}:{os.environ.get('PATH', os.defpath)}",
+        }
+
+    @property
+    def address(self) -> str:
+        """Where a server of the test has to listen for containers to reach it: the bridge's address, else loopback."""
+        return str(self.bridge.address.ip) if self.bridge else "127.0.0.1"
+
+    def ask(self, *arguments: str, environ: Sequence[tuple[str, str]] = ()) -> str:
+        """Return what a ``docker`` command prints, without the line's end.
+
+        Raises:
+            EngineError: It failed; the message has its output.
+        """
+        command = [str(self.programs / "docker"), *arguments]
+        done = subprocess.run(
+            command,
+            env={**os.environ, **self.environ, **dict(environ)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_S,
+        )
+        if done.returncode:
+            raise EngineError(f"run docker {' '.join(arguments)}", reason=f"{done.stdout}{done.stderr}"[-4000:])
+        return done.stdout.strip()
 
 
 @contextlib.contextmanager
-def docker_engine() -> Iterator[Docker]:
-    """Give a Docker Engine without images and containers, for the time of the body. Needs root, and Debian's ``docker.io``.
+def docker_engine(
+    release: ReleaseName = "installed", *, bridge: bool = False, buildx: bool = False
+) -> Iterator[Docker]:
+    """Give a Docker Engine without images and containers, for the time of the body. Needs root.
+
+    Without a bridge, containers use the machine's network, and so must steps of builds: ``docker build --network=host``. With one
+    they are on it by default; the machine is at :attr:`Docker.address`, the world is reached, and ports can be published.
+
+    Args:
+        release: Debian's ``docker.io`` as it is installed, or the current release.
+        bridge: Whether containers get a network of their own.
+        buildx: Whether the command line has the plugin ``buildx``.
 
     Raises:
         EngineError: A program is missing, this process is not root, or the daemon did not start.
     """
-    programs = {name: find_program(name, brought_by=_PACKAGE) for name in ("dockerd", "containerd", "runc", "docker")}
+    programs = DockerRelease.find(release)
     if os.geteuid() != 0:
         raise EngineError("start dockerd", reason="this process is not root")
-    with tempfile.TemporaryDirectory(prefix="prebuilt-docker-", ignore_cleanup_errors=True) as name:
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="prebuilt-docker-", ignore_cleanup_errors=True))
         folder = Path(name)
-        host = f"unix://{folder}/docker.sock"
-        environ = {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", "DOCKER_HOST": host}
-        command = [
-            programs["dockerd"],
-            f"--config-file={_config(folder, programs['runc'])}",
-            f"--host={host}",
-            f"--data-root={folder}/data",
-            f"--exec-root={folder}/run",
-            f"--pidfile={folder}/pid",
-            "--bridge=none",  # containers use the machine's network: no bridge, no rules, nothing to clean up
-            "--iptables=false",
-            "--ip6tables=false",
-        ]
-        with running(
-            command, log=folder / "log", ready=lambda: bool(_version(programs["docker"], host)), environ=environ
-        ):
-            yield Docker(host=host, version=_version(programs["docker"], host))
-        _unmount(folder)
+        stack.callback(_unmount, folder)
+        own = stack.enter_context(network_bridge()) if bridge else None
+        client = Docker(
+            host=f"unix://{folder}/docker.sock",
+            version="",
+            programs=_links(folder / "programs", programs.docker),
+            config=_client_config(folder / "config", buildx=buildx),
+            bridge=own,
+        )
+        stack.enter_context(
+            running(
+                _command(programs, folder, client),
+                log=folder / "log",
+                ready=lambda: bool(_version(client)),
+                environ=_environ(programs, folder),
+            )
+        )
+        stack.callback(_clear, client)
+        yield Docker(
+            host=client.host,
+            version=_version(client),
+            programs=client.programs,
+            config=client.config,
+            bridge=client.bridge,
+        )
 
 
-def _config(folder: Path, runc: str) -> Path:
-    """Write the daemon's configuration; return its path."""
-    config: dict[str, object] = {}
-    missing = _missing_capabilities()
-    if missing:
-        runtime = folder / "runtime"
-        runtime.write_text(_RUNTIME.format(missing="|".join(missing), runc=shlex.quote(runc)), encoding="utf-8")
-        runtime.chmod(0o755)
-        config = {"runtimes": {"fitting": {"path": str(runtime)}}, "default-runtime": "fitting"}
-    path = folder / "daemon.json"
-    path.write_text(json.dumps(config), encoding="utf-8")
-    return path
+def _command(programs: DockerRelease, folder: Path, client: Docker) -> list[str]:
+    config = {
+        "runtimes": {"fitting": {"path": str(fitting_runtime(folder, programs.runc))}},
+        "default-runtime": "fitting",
+    }
+    (folder / "daemon.json").write_text(json.dumps(config), encoding="utf-8")
+    return [
+        str(programs.dockerd),
+        f"--config-file={folder}/daemon.json",
+        f"--host={client.host}",
+        f"--data-root={folder}/data",
+        f"--exec-root={folder}/run",
+        f"--pidfile={folder}/pid",
+        f"--bridge={client.bridge.name if client.bridge else 'none'}",
+        f"--userland-proxy-path={programs.proxy}",
+        *([f"--init-path={programs.init}"] if programs.init else []),
+        "--iptables=false",  # no rules but the bridge's own: they would be shared with other daemons, and stay
+        "--ip6tables=false",
+        "--ip-forward=false",
+    ]
 
 
-def _missing_capabilities() -> list[str]:
-    """Return the capabilities that not even root has here, as in many virtual machines and CI runners."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"^CapBnd:\s*(\w+)", status, re.MULTILINE)
-    bounding = int(found[1], 16) if found else 0
-    return [f"CAP_{name}" for number, name in enumerate(_CAPABILITIES) if not bounding >> number & 1]
+def _environ(programs: DockerRelease, folder: Path) -> dict[str, str]:
+    """Return the daemon's environment: a ``containerd`` and its shim of the same release come first."""
+    links = _links(folder / "daemon", *programs.containerd.parent.glob("containerd*"), programs.proxy)
+    return {**os.environ, "PATH": f"{links}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
 
 
-def _version(docker: str, host: str) -> str:
+def _links(folder: Path, *programs: Path) -> Path:
+    folder.mkdir()
+    for program in programs:
+        (folder / program.name).symlink_to(program)
+    return folder
+
+
+def _client_config(folder: Path, *, buildx: bool) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    if buildx:
+        _links(folder / "cli-plugins", buildx_plugin())
+    return folder
+
+
+def _version(docker: Docker) -> str:
     """Return the version of the daemon, or an empty string while it does not answer."""
-    done = subprocess.run(
-        [docker, f"--host={host}", "version", "--format={{.Server.Version}}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() if done.returncode == 0 else ""
+    try:
+        return docker.ask("version", "--format={{.Server.Version}}")
+    except EngineError:
+        return ""
+
+
+def _clear(docker: Docker) -> None:
+    """Remove containers, which is faster than the daemon's way to stop them, and networks, whose bridges would stay."""
+    if not _version(docker):  # it has died, and with it its containers
+        return
+    containers = docker.ask("ps", "--all", "--quiet").split()
+    if containers:
+        docker.ask("rm", "--force", "--volumes", *containers)
+    docker.ask("network", "prune", "--force")
 
 
 def _unmount(folder: Path) -> None:

@@ -1,0 +1,103 @@
+"""A network bridge of the test's own, for containers that are reached, and reach others, by address."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import secrets
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prebuilt.testing.engines.process import EngineError, find_program
+
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridge:
+    """A bridge that is up.
+
+    Attributes:
+        name: Of the interface.
+        address: The machine's on it: a server that listens there is reached by the containers.
+    """
+
+    name: str
+    address: ipaddress.IPv4Interface
+
+
+@contextlib.contextmanager
+def network_bridge() -> Iterator[Bridge]:
+    """Give a bridge with a network that nothing else here uses, from which the world is reached. Needs root.
+
+    The three rules for that are this bridge's alone. A daemon that makes rules itself shares their chains with every other daemon
+    of the machine, and leaves them behind.
+
+    Raises:
+        EngineError: A program is missing, or the kernel has no bridges.
+    """
+    bridge = Bridge(name=f"prebuilt-{secrets.token_hex(3)}", address=_free_address())
+    with contextlib.ExitStack() as stack:
+        _ip("link", "add", bridge.name, "type", "bridge")
+        stack.callback(_ip, "link", "delete", bridge.name)
+        _ip("address", "add", str(bridge.address), "dev", bridge.name)
+        _ip("link", "set", bridge.name, "up")
+        stack.enter_context(_forwarding())
+        for table, chain, *rule in _rules(bridge):
+            _iptables(table, "--insert", chain, *rule)
+            stack.callback(_iptables, table, "--delete", chain, *rule)
+        yield bridge
+
+
+def _rules(bridge: Bridge) -> list[tuple[str, ...]]:
+    network = str(bridge.address.network)
+    return [
+        ("nat", "POSTROUTING", "--source", network, "!", "--out-interface", bridge.name, "--jump", "MASQUERADE"),
+        ("filter", "FORWARD", "--in-interface", bridge.name, "--jump", "ACCEPT"),
+        ("filter", "FORWARD", "--out-interface", bridge.name, "--jump", "ACCEPT"),
+    ]
+
+
+@contextlib.contextmanager
+def _forwarding() -> Iterator[None]:
+    before = _FORWARDING.read_text(encoding="ascii")
+    _FORWARDING.write_text("1", encoding="ascii")
+    try:
+        yield
+    finally:
+        _FORWARDING.write_text(before, encoding="ascii")
+
+
+def _free_address() -> ipaddress.IPv4Interface:
+    """Return the first address of a random network of the private range that no route of the machine leads into."""
+    routes = json.loads(_ip("-json", "-4", "route", "show", "table", "all"))
+    taken = [
+        ipaddress.ip_network(route["dst"], strict=False)
+        for route in routes
+        if route["dst"][0].isdigit() and route["dst"] != "0.0.0.0/0"
+    ]
+    for _ in range(_ATTEMPTS):
+        network = ipaddress.ip_network(f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(256)}.0/24")
+        if not any(network.overlaps(other) for other in taken):
+            return ipaddress.IPv4Interface(f"{network.network_address + 1}/24")
+    raise EngineError("find a free network", reason=f"{_ATTEMPTS} of 10.200.0.0 to 10.249.0.0 are taken")
+
+
+def _ip(*arguments: str) -> str:
+    return _run(find_program("ip", brought_by="apt-get install iproute2"), *arguments)
+
+
+def _iptables(table: str, *arguments: str) -> None:
+    program = find_program("iptables", brought_by="apt-get install iptables")
+    _run(program, "--wait", "--table", table, *arguments)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EngineError(f"run {' '.join(command)}", reason=done.stderr.strip())
+    return done.stdout
