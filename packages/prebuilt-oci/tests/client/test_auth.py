@@ -1,21 +1,24 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.errors import RegistryError, UnauthorizedError
+from prebuilt.core.errors import ForbiddenError, RegistryError, UnauthorizedError
 from prebuilt.oci.auth import Challenge
 from prebuilt.oci.client import RegistryRepository
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
+from prebuilt.testing.registry_store import sha256_digest
 
 ADA = Credentials(username="ada", secret="secret")
 BLOB = Descriptor(media_type="application/octet-stream", digest=f"sha256:{'0' * 64}", size=1)
@@ -226,3 +229,73 @@ def test_challenges_are_read() -> None:
         Challenge(scheme="basic", realm="x"),
     ]
     assert Challenge.parse_all([]) == []
+
+
+class Source:
+    """Credentials that end: the passwords of a list, each until it is refused; the first is good for `lifetime`."""
+
+    def __init__(self, *passwords: str, lifetime: timedelta = timedelta(hours=12)) -> None:
+        self.rejected: list[Credentials] = []
+        lifetimes = [lifetime, *(timedelta(hours=12) for _ in passwords[1:])]
+        self._given = [
+            Credentials(username="ada", secret=password, expires_at=datetime.now(timezone.utc) + good_for)
+            for password, good_for in zip(passwords, lifetimes, strict=True)
+        ]
+
+    def __call__(self, rejected: Credentials | None = None) -> Credentials:
+        """Give the first that was not refused; the last one stays."""
+        if rejected is not None:
+            self.rejected.append(rejected)
+            del self._given[: 1 if len(self._given) > 1 else 0]
+        return self._given[0]
+
+
+class TestRenewal:
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_refused_credentials_are_replaced_in_the_middle_of_a_push(
+        self, status: int, open_repository: Callable[..., RegistryRepository]
+    ) -> None:
+        """Credentials that end while a blob is pushed are asked for anew, and the push goes on; 403 is Amazon's answer to them."""
+        users = {"ada": "first"}
+        with InMemoryRegistry(auth=RegistryAuth(scheme="basic", users=users, refuses_with=status)) as server:
+            source, data = Source("first", "second"), b"layer"
+            repository = open_repository(server.repository("team/app"), credentials=source)
+            assert repository.resolve("1") is None
+            users["ada"] = "second"
+            descriptor = Descriptor(media_type="a/b", digest=sha256_digest(data), size=len(data))
+            repository.push_blob(descriptor, lambda: io.BytesIO(data))
+            assert repository.has_blob(descriptor.digest)
+        assert [credentials.secret for credentials in source.rejected] == ["first"]
+
+    def test_credentials_are_replaced_before_they_expire(
+        self, basic_registry: InMemoryRegistry, open_repository: Callable[..., RegistryRepository]
+    ) -> None:
+        """Those that have minutes left are not shown; their successors are, for as long as they are good."""
+        source = Source("ending", "secret", lifetime=timedelta(minutes=4))
+        repository = open_repository(basic_registry.repository("team/app"), credentials=source)
+        for _ in range(3):
+            assert repository.resolve("1") is None
+        assert [credentials.secret for credentials in source.rejected] == ["ending"]
+        assert basic_registry.count() == 4
+
+    def test_a_source_that_has_no_others_is_believed(
+        self, open_repository: Callable[..., RegistryRepository], waits_s: list[float]
+    ) -> None:
+        """Where the source gives the same again, the refusal is the answer; nothing is sent a third time."""
+        auth = RegistryAuth(scheme="basic", users={"ada": "other"}, refuses_with=403)
+        with InMemoryRegistry(auth=auth) as server, pytest.raises(ForbiddenError):
+            open_repository(server.repository("team/app"), credentials=Source("wrong")).resolve("1")
+        assert server.count() == 2
+        assert waits_s == []
+
+    def test_threads_renew_once(
+        self, basic_registry: InMemoryRegistry, open_repository: Callable[..., RegistryRepository]
+    ) -> None:
+        """Requests under way that are all refused make one renewal."""
+        source = Source("secret", "renewed", "too many")
+        repository = open_repository(basic_registry.repository("team/app"), credentials=source)
+        repository.resolve("1")
+        basic_registry.auth.users = {"ada": "renewed"}
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda _: repository.resolve("1"), range(16))) == {None}
+        assert len(source.rejected) == 1

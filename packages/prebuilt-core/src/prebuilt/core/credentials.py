@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import Protocol
 
 from prebuilt.core.errors import InvalidValueError
 
@@ -28,3 +29,10 @@ class Credentials:
     def is_expired(self) -> bool:
         """Whether the expiry has passed."""
         return self.expires_at is not None and self.expires_at <= datetime.now(timezone.utc)
+
+
+class CredentialsSource(Protocol):
+    """Credentials that end before the work may: asked anew whenever some are needed. Concurrent calls are fine."""
+
+    def __call__(self, rejected: Credentials | None = None) -> Credentials:
+        """Return credentials that are good now: others than `rejected`, which a registry has refused, if others may help."""

@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from urllib.parse import urlencode
 
+from prebuilt.core.credentials import CredentialsSource
 from prebuilt.core.errors import RegistryError, UnauthorizedError
 from prebuilt.oci.docker_config import Login
 from prebuilt.oci.failure import place
@@ -23,6 +25,9 @@ _CLIENT_ID = "metaflow-prebuilt"
 _DEFAULT_LIFETIME_S = 60.0  # what the token specification says where expires_in is missing
 _EARLY_S = 10.0
 """Tokens count as expired this long before they are: a request is under way for a while. At most half their lifetime."""
+
+_RENEW_EARLY = timedelta(minutes=5)
+"""Credentials from a source are renewed this long before they expire: a large blob is under way for minutes."""
 
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _SCHEME = re.compile(r"(?:^|,)\s*(Basic|Bearer)(?=\s|,|$)", re.IGNORECASE)
@@ -73,9 +78,13 @@ class Authenticator:
         find_login: Callable[[], Login | None],
         fetch: Callable[[Call, str | None], Answer],
         clock: Callable[[], float] = time.monotonic,
+        renew: CredentialsSource | None = None,
     ) -> None:
-        """Find credentials with `find_login` when they are asked for; ask token services with `fetch`."""
-        self._find_login, self._fetch, self._clock = find_login, fetch, clock
+        """Find credentials with `find_login` when they are asked for; ask token services with `fetch`.
+
+        With `renew`, credentials are replaced before they expire, and when the registry refuses them.
+        """
+        self._find_login, self._fetch, self._clock, self._renew = find_login, fetch, clock, renew
         self._lock = threading.RLock()
         self._challenge: Challenge | None = None
         self._login: Login | None = None
@@ -98,6 +107,8 @@ class Authenticator:
             challenge = self._challenge
             if challenge is None:
                 return None
+            if self._is_ending():
+                self._renew_login()
             if challenge.scheme == "basic":
                 return _basic(self._login) if self._login else None
             if self._login and self._login.kind == "registry":
@@ -120,11 +131,47 @@ class Authenticator:
             # Bearer first: where both are offered, a token says less about us.
             self._challenge = max(usable, key=lambda challenge: challenge.scheme == "bearer")
             self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != rejected]
-            if not known or rejected is not None:
+            if not known or (rejected is not None and self._renew is None):
                 self._login = self._find_login()
+            else:
+                self._replace_login(rejected)
             if self._challenge.scheme == "basic":
                 return self._login is not None and _basic(self._login) != rejected
             return self._login is None or f"Bearer {self._login.credentials.secret}" != rejected
+
+    def renewed(self, rejected: str | None) -> bool:
+        """Learn from a 403; return whether other credentials than those behind `rejected` could be had.
+
+        Some registries answer so to a password that has expired, Amazon's for one. Others are asked for only where they come
+        from a source; it knows whether age can be the cause.
+        """
+        with self._lock:
+            return self._replace_login(rejected)
+
+    def _replace_login(self, rejected: str | None) -> bool:
+        """Return whether there is another password than the `rejected` one, by now or from the source.
+
+        Bearer tokens are replaced without: what they were bought with is good until it expires.
+        """
+        if rejected is None or self._renew is None or self._login is None or not rejected.startswith("Basic "):
+            return False
+        return _basic(self._login) != rejected or self._renew_login()
+
+    def _is_ending(self) -> bool:
+        if self._renew is None or self._login is None or self._login.credentials.expires_at is None:
+            return False
+        return self._login.credentials.expires_at - datetime.now(timezone.utc) < _RENEW_EARLY
+
+    def _renew_login(self) -> bool:
+        """Ask the source; return whether it gave other credentials. Tokens that the old ones got are dropped with them."""
+        assert self._renew is not None  # noqa: S101 - callers have looked
+        before = self._login.credentials if self._login else None
+        credentials = self._renew(before)
+        if credentials == before:
+            return False
+        self._login = Login.explicit(credentials)
+        self._tokens.clear()
+        return True
 
     def _fetch_token(self, challenge: Challenge, scopes: frozenset[str]) -> _Token:
         scopes |= _split(challenge.scope)

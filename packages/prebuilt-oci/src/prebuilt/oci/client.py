@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import httpx2
 
-from prebuilt.core.credentials import Credentials
+from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import DigestMismatchError, ForbiddenError, RegistryError, UnauthorizedError
 from prebuilt.core.retry import Backoff
@@ -46,7 +46,7 @@ class RegistryRepository:
         self,
         name: str,
         *,
-        credentials: Credentials | None = None,
+        credentials: Credentials | CredentialsSource | None = None,
         settings: Settings | None = None,
         backoff: Backoff | None = None,
         sleep: Sleep = time.sleep,
@@ -56,7 +56,7 @@ class RegistryRepository:
 
         Args:
             name: As references have it; Docker Hub's names may be short.
-            credentials: In place of what Docker's and Podman's configuration has.
+            credentials: In place of what Docker's and Podman's configuration has: fixed ones, or what renews them.
             settings: Those of the process if None.
             backoff: How often to try again.
             sleep: Waits between tries.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prebuilt.core.credentials import Credentials
+from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.settings import Settings
 from prebuilt.oci.reference import is_layout, layout_folder
 from prebuilt.oci.repository import Repository
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def open_repository(
-    name: str, credentials: Credentials | None = None, *, settings: Settings | None = None
+    name: str, credentials: Credentials | CredentialsSource | None = None, *, settings: Settings | None = None
 ) -> Repository:
     """Return the repository called `name`: ``oci:/folder`` is an image layout, everything else is in a registry.
 
@@ -22,7 +22,8 @@ def open_repository(
 
     Args:
         name: As :func:`~prebuilt.oci.reference.parse_repository` reads it.
-        credentials: For the registry; None to use what Docker's configuration has. A layout needs none.
+        credentials: For the registry, or what gives them anew before they expire and when the registry refuses them; None to
+            use what Docker's configuration has. A layout needs none.
         settings: None for those of this process.
     """
     if is_layout(name):
@@ -32,7 +33,9 @@ def open_repository(
     return _registry_repository(name, credentials, settings)
 
 
-def _registry_repository(name: str, credentials: Credentials | None, settings: Settings | None) -> RegistryRepository:
+def _registry_repository(
+    name: str, credentials: Credentials | CredentialsSource | None, settings: Settings | None
+) -> RegistryRepository:
     from prebuilt.oci.client import RegistryRepository  # its HTTP client takes long to import, and a layout needs none
 
     return RegistryRepository(name, credentials=credentials, settings=settings)

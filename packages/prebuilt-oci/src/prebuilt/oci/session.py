@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import httpx2
 
-from prebuilt.core.credentials import Credentials
+from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
 from prebuilt.oci.auth import Authenticator
@@ -18,7 +18,7 @@ from prebuilt.oci.docker_config import Login, find_login
 from prebuilt.oci.retrying import Sleep, with_retries
 from prebuilt.oci.transport import Answer, Call, Wire, origin_of, read_answer, refuse
 
-_UNAUTHORIZED = 401
+_UNAUTHORIZED, _FORBIDDEN = 401, 403
 
 
 class Session:
@@ -60,14 +60,18 @@ class Session:
     def _open_once(self, call: Call) -> httpx2.Response:
         is_ours = origin_of(call.url) == self._origin
         response, shown = self._open_authorized(call, is_ours=is_ours)
-        if response.status_code == _UNAUTHORIZED and is_ours and _origin(response) == self._origin:
-            challenges = response.headers.get_list("WWW-Authenticate")
-            if self._authenticator.challenged(challenges, shown):
-                response.close()
-                response, _ = self._open_authorized(call, is_ours=True)
+        if is_ours and _origin(response) == self._origin and self._has_something_else(response, shown):
+            response.close()
+            response, _ = self._open_authorized(call, is_ours=True)
         if response.status_code in call.wanted:
             return response
         raise refuse(call, response, self._authenticator.account)
+
+    def _has_something_else(self, response: httpx2.Response, shown: str | None) -> bool:
+        """Return whether the registry refused what was `shown`, and there is something else to show."""
+        if response.status_code == _UNAUTHORIZED:
+            return self._authenticator.challenged(response.headers.get_list("WWW-Authenticate"), shown)
+        return response.status_code == _FORBIDDEN and self._authenticator.renewed(shown)
 
     def _open_authorized(self, call: Call, *, is_ours: bool) -> tuple[httpx2.Response, str | None]:
         authorization = self._authenticator.authorization(call.scopes) if is_ours else None
@@ -82,7 +86,7 @@ def _origin(response: httpx2.Response) -> tuple[str, str]:
 class _SessionKey:
     host: str
     repository: str
-    credentials: Credentials | None
+    credentials: Credentials | CredentialsSource | None
     config: NetworkConfig
     login_places: tuple[str | None, ...]
     backoff: Backoff
@@ -95,7 +99,13 @@ _sessions_lock = threading.Lock()
 
 
 def shared_session(
-    host: str, repository: str, settings: Settings, *, credentials: Credentials | None, backoff: Backoff, sleep: Sleep
+    host: str,
+    repository: str,
+    settings: Settings,
+    *,
+    credentials: Credentials | CredentialsSource | None,
+    backoff: Backoff,
+    sleep: Sleep,
 ) -> Session:
     """Return this process's session for a repository, so that a token is fetched once and not for each object."""
     places = tuple(map(settings.environ.get, _LOGIN_VARIABLES))
@@ -113,7 +123,7 @@ def new_session(
     repository: str,
     settings: Settings,
     *,
-    credentials: Credentials | None,
+    credentials: Credentials | CredentialsSource | None,
     backoff: Backoff,
     sleep: Sleep,
     transport: httpx2.BaseTransport | None = None,
@@ -122,8 +132,12 @@ def new_session(
     config = NetworkConfig.from_settings(settings)
     wire = Wire(config, transport)
 
+    source = None if credentials is None or isinstance(credentials, Credentials) else credentials
+
     def login() -> Login | None:
-        return Login.explicit(credentials) if credentials else find_login(host, repository, settings.environ)
+        if credentials is None:
+            return find_login(host, repository, settings.environ)
+        return Login.explicit(credentials if isinstance(credentials, Credentials) else credentials())
 
     def fetch(call: Call, authorization: str | None) -> Answer:
         def once() -> Answer:
@@ -134,4 +148,5 @@ def new_session(
 
         return with_retries(once, backoff=backoff, sleep=sleep)
 
-    return Session(config.base_url(host), wire, Authenticator(login, fetch), backoff=backoff, sleep=sleep)
+    find = Authenticator(login, fetch, renew=source)
+    return Session(config.base_url(host), wire, find, backoff=backoff, sleep=sleep)

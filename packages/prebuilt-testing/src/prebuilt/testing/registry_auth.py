@@ -31,6 +31,7 @@ class RegistryAuth:
         identity_tokens: Refresh tokens that are accepted at the token service.
         anonymous_pull: Whether a token for pulling is given to everybody.
         token_lifetime_s: How long a token is good for.
+        refuses_with: Status for a user whose password is wrong or has expired; Amazon's registries answer 403.
     """
 
     scheme: AuthScheme = "none"
@@ -38,6 +39,7 @@ class RegistryAuth:
     identity_tokens: frozenset[str] = frozenset()
     anonymous_pull: bool = False
     token_lifetime_s: float = 300.0
+    refuses_with: int = 401
     _tokens: dict[str, _Token] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 

@@ -99,7 +99,10 @@ class RegistryHandler(BaseHTTPRequestHandler):
         action = "pull" if self.command in _READING and "/uploads/" not in self.path else "push"
         wanted = [(name, action), *((source, "pull") for source in self._query().get("from", []))]
         for repository, needed in wanted:
-            if not auth.allows(self.headers.get("Authorization"), repository, needed):
+            authorization = self.headers.get("Authorization")
+            if not auth.allows(authorization, repository, needed):
+                if authorization and auth.refuses_with != 401:  # noqa: PLR2004 - Unauthorized
+                    raise RefusedError(auth.refuses_with, "DENIED", "Your authorization token has expired.")
                 headers = {"WWW-Authenticate": auth.challenge(self.registry.base_url, repository, needed)}
                 raise RefusedError(401, "UNAUTHORIZED", "authentication required", headers)
 
