@@ -18,6 +18,7 @@
     │   └── RateLimitedError            429: too many requests
     ├── BuildError              a builder failed
     ├── StorageError            local disk: full, unwritable, damaged
+    ├── EngineError             a container engine does not answer, or refuses us
     ├── ContainerError          a container could not be run
     ├── CancelledError          stopped because something else failed, or by Ctrl-C
     └── BakeError               one or more images failed; holds every failure
@@ -168,6 +169,10 @@ class BuildError(PrebuiltError):
 
 class StorageError(PrebuiltError):
     """The local disk is full, not writable, or holds damaged data."""
+
+
+class EngineError(PrebuiltError):
+    """A container engine (Docker) does not answer, or refuses us."""
 
 
 class ContainerError(PrebuiltError):

@@ -20,6 +20,7 @@ _BROUGHT_BY = {
     "dockerhub": "metaflow-prebuilt",
     "local": "metaflow-prebuilt",
     "layout": "metaflow-prebuilt",
+    "oci": "metaflow-prebuilt",
     "buildx": "metaflow-prebuilt[buildx]",
     "kaniko": "metaflow-prebuilt[kaniko]",
     "codebuild": "metaflow-prebuilt[ecr]",
