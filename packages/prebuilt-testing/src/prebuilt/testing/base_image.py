@@ -29,6 +29,7 @@ from prebuilt.testing.machine import (
     COMMANDS,
     certificates,
     command_entries,
+    files_of,
     library_entries,
     system_entries,
 )
@@ -63,9 +64,7 @@ class BaseContents:
     def entries(self, interpreter: Interpreter) -> list[Entry]:
         """Return the tree without bytecode, sorted by path."""
         commands = list(command_entries(self._commands()))
-        contents = (entry.content for entry in commands if isinstance(entry, FileEntry))
-        binaries = [content.path for content in contents if isinstance(content, PathContent)]
-        libraries = library_entries([*binaries, interpreter.executable, *interpreter.extension_modules()])
+        libraries = library_entries([*files_of(commands), interpreter.executable, *interpreter.extension_modules()])
         python = _python_entries(interpreter) if self.with_python else ()
         return sorted((*commands, *libraries, *system_entries(), *python), key=lambda entry: entry.path)
 

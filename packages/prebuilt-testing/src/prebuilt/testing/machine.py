@@ -61,6 +61,12 @@ def command_entries(names: Iterable[str]) -> Iterator[Entry]:
             yield SymlinkEntry(path=f"usr/bin/{name}", target=real.name)
 
 
+def files_of(entries: Iterable[Entry]) -> list[Path]:
+    """Return the files of this machine that `entries` are made of."""
+    contents = (entry.content for entry in entries if isinstance(entry, FileEntry))
+    return [content.path for content in contents if isinstance(content, PathContent)]
+
+
 def needed_libraries(files: Sequence[Path]) -> Mapping[str, Path]:
     """Return name → file of the shared libraries that `files` need, with all that those need, the loader among them.
 
