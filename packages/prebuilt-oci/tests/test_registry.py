@@ -154,6 +154,21 @@ def test_credentials_are_for_the_own_repository(tmp_path: Path, monkeypatch: pyt
     assert opened == [("cloud.example/images", secret), ("elsewhere.example/base", None)]
 
 
+def test_a_name_may_have_to_be_asked_for() -> None:
+    """Where the repository's name is not known at once, it is found out when it is needed, once, and checked."""
+    asked: list[None] = []
+
+    def find() -> str:
+        asked.append(None)
+        return "cloud.example/images" if len(asked) == 1 else "elsewhere.example/images"
+
+    registry = RepositoryRegistry(find)
+    assert asked == []
+    assert registry.repository == registry.repository == "cloud.example/images"
+    with pytest.raises(InvalidValueError):
+        _ = RepositoryRegistry(lambda: "Not A Name").repository
+
+
 def test_a_layout_needs_no_http_client() -> None:
     """Over a layout the HTTP client, which is slow to import, stays unimported."""
     code = (

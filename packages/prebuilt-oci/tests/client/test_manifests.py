@@ -180,3 +180,30 @@ def test_it_is_a_repository(repository: RegistryRepository, registry: InMemoryRe
     as_protocol: Repository = repository
     assert as_protocol.name == f"{registry.host}/team/app"
     assert RegistryRepository("python").name == "docker.io/library/python"
+
+
+def test_an_immutable_tag_with_the_same_manifest_is_put(
+    repository: RegistryRepository, registry: InMemoryRegistry
+) -> None:
+    """Where tags cannot be moved, the second of two that push one and the same image has what it wanted."""
+    registry.is_immutable = lambda _, __: True
+    index = b'{"schemaVersion":2,"manifests":[]}'
+    first = repository.put_manifest("v1", OCI_INDEX, index)
+    assert repository.put_manifest("v1", OCI_INDEX, index) == first
+
+
+def test_an_immutable_tag_is_not_moved(repository: RegistryRepository, registry: InMemoryRegistry) -> None:
+    """Another manifest under the same tag is refused, and the message says what to do."""
+    registry.is_immutable = lambda _, __: True
+    repository.put_manifest("v1", OCI_INDEX, b'{"schemaVersion":2,"manifests":[]}')
+    with pytest.raises(RegistryError, match=r"TAG_INVALID: .*deploy again") as caught:
+        repository.put_manifest("v1", OCI_INDEX, b'{"schemaVersion":2,"manifests":[],"other":1}')
+    assert caught.value.tried == "push manifest v1"
+
+
+def test_an_unknown_repository_is_named(repository: RegistryRepository, registry: InMemoryRegistry) -> None:
+    """Nothing is in a repository that was not made; to push there is an error that says so."""
+    registry.has_repository = lambda _: False
+    assert repository.resolve("1") is None
+    with pytest.raises(RegistryError, match=r"NAME_UNKNOWN: .*create the repository"):
+        repository.put_manifest("v1", OCI_INDEX, b'{"schemaVersion":2,"manifests":[]}')

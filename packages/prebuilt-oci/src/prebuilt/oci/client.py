@@ -35,6 +35,8 @@ _THERE_OR_NOT = frozenset({200, 404})
 _NOT_THERE = 404
 _CREATED = 201
 _ACCEPTED = 202
+_MAY_BE_IMMUTABLE = frozenset({400, 409, 412})
+"""What registries say to a tag that is there and must not be moved; each has its own opinion about the code in the body."""
 _NOT_MOUNTED = frozenset({202, 400, 401, 403, 404, 405})
 """Beside 202, what registries say that know no mounts or do not show us the source: then the blob is copied."""
 
@@ -130,7 +132,10 @@ class RegistryRepository:
         return Manifest(descriptor=descriptor, data=answer.body)
 
     def put_manifest(self, reference: str, media_type: str, data: bytes) -> Descriptor:
-        """Store a manifest under a tag or its digest; its blobs must be there already."""
+        """Store a manifest under a tag or its digest; its blobs must be there already.
+
+        Where tags cannot be moved, a tag that has the very manifest already is as good as one that was put.
+        """
         descriptor = Descriptor(media_type=media_type, digest=_digest_of(data), size=len(data))
         call = self._call(
             "PUT",
@@ -142,11 +147,23 @@ class RegistryRepository:
             body=lambda: iter((data,)),
         )
         self._check_digest(call, reference, descriptor.digest)
-        answer = self._session.request(call)
+        try:
+            answer = self._session.request(call)
+        except RegistryError as refusal:
+            if refusal.status in _MAY_BE_IMMUTABLE and self._serves(reference, descriptor):
+                return descriptor
+            raise
         stored = answer.headers.get("Docker-Content-Digest", "")
         if stored.startswith("sha256:"):
             self._check_digest(call, descriptor.digest, stored)
         return descriptor
+
+    def _serves(self, reference: str, descriptor: Descriptor) -> bool:
+        try:
+            served = self.resolve(reference)
+        except RegistryError:  # why the manifest was refused says more
+            return False
+        return served is not None and served.digest == descriptor.digest
 
     def has_blob(self, digest: str) -> bool:
         """Return whether the blob is there: one HEAD."""

@@ -16,10 +16,15 @@ from prebuilt.core.errors import (
     RegistryUnreachableError,
     UnauthorizedError,
 )
+from prebuilt.oci.amazon import iam_action, is_ecr
 from prebuilt.oci.config import CA_SETTING, INSECURE_SETTING
 
 _DOCKER_HUB_API = "docker.io"
 _MAX_MESSAGE_LENGTH = 500
+_REMEDIES = {
+    "NAME_UNKNOWN": "create the repository, or check its name",
+    "TAG_INVALID": "where tags cannot be moved: deploy again to use what is there, or delete that tag",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +79,17 @@ class Refusal:
         if self.status == http.HTTPStatus.TOO_MANY_REQUESTS or code == "TOOMANYREQUESTS":
             return self._error(RateLimitedError, code, message, _rate_limit_remedy(self.url))
         if self.status == http.HTTPStatus.UNAUTHORIZED:
-            remedy = f"check that the repository exists, and log in: docker login {_login_host(self.url)}"
-            return self._error(UnauthorizedError, code, message, remedy)
+            return self._error(UnauthorizedError, code, message, _login_remedy(self.url))
         if self.status == http.HTTPStatus.FORBIDDEN:
-            return self._error(ForbiddenError, code, message, "ask for the right to do this, or use another account")
+            return self._error(ForbiddenError, code, message, _permission_remedy(self.method, self.url))
+        return self._error(RegistryError, code, message, self._remedy(code))
+
+    def _remedy(self, code: str) -> str:
         if self.status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            remedy = "raise the size limit of the registry or of the proxy before it"
-            return self._error(RegistryError, code, message, remedy)
+            return "raise the size limit of the registry or of the proxy before it"
         if self.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
-            return self._error(RegistryError, code, message, "try again later, or ask those who run the registry")
-        return self._error(RegistryError, code, message, "")
+            return "try again later, or ask those who run the registry"
+        return _REMEDIES.get(code, "")
 
     def _error(self, kind: type[RegistryError], code: str, message: str, remedy: str) -> RegistryError:
         account = "" if not self.account or kind not in {UnauthorizedError, ForbiddenError} else f" ({self.account})"
@@ -106,7 +112,7 @@ def unreachable(tried: str, method: str, url: str, error: Exception) -> Registry
     """Return the error for a request that got no answer."""
     reason = str(error) or type(error).__name__
     if _is_tls_failure(error):
-        host = url.partition("://")[2].partition("/")[0]
+        host = _host(url)
         remedy = f"name your certificate authorities in {CA_SETTING} or put them into certs.d/{host}/ca.crt"
         if "WRONG_VERSION_NUMBER" in reason:
             remedy = f"if it speaks plain HTTP, and that is meant, name {host} in {INSECURE_SETTING}"
@@ -145,13 +151,30 @@ def _phrase(status: int) -> str:
         return "unknown status"
 
 
-def _login_host(url: str) -> str:
-    host = url.partition("://")[2].partition("/")[0]
-    return "" if host.endswith(_DOCKER_HUB_API) else host
+def _host(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0]
+
+
+def _login_remedy(url: str) -> str:
+    host = _host(url)
+    if is_ecr(host):
+        return (
+            "check that your AWS credentials may use this account and region; what is not pushed by the registry ecr needs"
+            " `docker login` or Amazon's credential helper"
+        )
+    login = "docker login" if host.endswith(_DOCKER_HUB_API) else f"docker login {host}"
+    return f"check that the repository exists, and log in: {login}"
+
+
+def _permission_remedy(method: str, url: str) -> str:
+    action = iam_action(method, url) if is_ecr(_host(url)) else ""
+    if action:
+        return f"allow {action} for this repository; if it is another account's, its own policy has to allow it as well"
+    return "ask for the right to do this, or use another account"
 
 
 def _rate_limit_remedy(url: str) -> str:
-    if url.partition("://")[2].partition("/")[0].endswith(_DOCKER_HUB_API):
+    if _host(url).endswith(_DOCKER_HUB_API):
         return (
             "Docker Hub limits how many images one address or account may pull in some hours: log in (docker login), wait,"
             " or set METAFLOW_PREBUILT_BASE_IMAGE to a copy in your own registry"

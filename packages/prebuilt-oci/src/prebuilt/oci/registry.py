@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
+from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.documents import DocumentStore
 from prebuilt.core.errors import BaseImageError
@@ -28,26 +30,32 @@ class RepositoryRegistry(ImageRegistry):
     where its cloud has something to say.
     """
 
-    def __init__(self, repository: str, *, settings: Settings | None = None) -> None:
+    def __init__(self, repository: str | Callable[[], str], *, settings: Settings | None = None) -> None:
         """Use `repository`, ``host[:port]/path`` or ``oci:/folder``; `settings` are this process's if None.
+
+        Where somebody must be asked for the name, `repository` is what asks; it is called once, when the name is needed.
 
         Raises:
             InvalidValueError: It cannot name a repository.
         """
-        self._repository = parse_repository(repository)
+        self._find_name = repository if callable(repository) else lambda: repository
+        self._name = None if callable(repository) else parse_repository(repository)
         self._settings = settings
         self._opened: dict[str, Repository] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def repository(self) -> str:
         """Full name of the repository: ``host[:port]/path`` or ``oci:/folder``."""
-        return self._repository
+        with self._lock:
+            if self._name is None:
+                self._name = parse_repository(self._find_name())
+            return self._name
 
     def image_tag(self, env_id: EnvId) -> str:
         """Return ``repository:v1-<req_id>-<full_id>-<arch>``."""
         tag = check_tag(f"{_TAG_FORMAT}-{env_id.req_id}-{env_id.full_id}-{env_id.arch}")
-        return f"{self._repository}:{tag}"
+        return f"{self.repository}:{tag}"
 
     def push_credentials(self) -> dict[str, Any]:
         """Return nothing: our builders ask :meth:`credentials`, others find what Docker's configuration has."""
@@ -83,16 +91,19 @@ class RepositoryRegistry(ImageRegistry):
         """Return the documents in the repository."""
         from prebuilt.oci.documents import RepositoryDocuments
 
-        return RepositoryDocuments(self._open(self._repository))
+        return RepositoryDocuments(self._open(self.repository))
 
     def is_reachable_from_cluster(self) -> bool:
         """Return whether other machines can pull from here: not from a folder."""
-        return not is_layout(self._repository)
+        return not is_layout(self.repository)
+
+    def _login(self, name: str) -> Credentials | CredentialsSource | None:
+        """Return how the repository called `name` is opened; None to use what Docker's configuration has."""
+        return self.credentials(name) if name == self.repository else None
 
     def _open(self, name: str) -> Repository:
         """Return the repository called `name`, opened once: credentials are asked for, and connections made, once."""
         with self._lock:
             if name not in self._opened:
-                credentials = self.credentials(name) if name == self._repository else None
-                self._opened[name] = open_repository(name, credentials, settings=self._settings)
+                self._opened[name] = open_repository(name, self._login(name), settings=self._settings)
             return self._opened[name]

@@ -14,6 +14,7 @@ import httpx2
 
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import RegistryError, StorageError
+from prebuilt.oci.amazon import is_ecr
 from prebuilt.oci.repository import Advance
 from prebuilt.oci.retrying import TransientError, with_retries
 from prebuilt.oci.session import Session
@@ -68,8 +69,11 @@ class BlobUpload:
         self._descriptor, self._source, self._advance = descriptor, source, advance
         self._tried = f"push blob {descriptor.digest}"
         self._told = 0
-        self._in_chunks = descriptor.size > MONOLITHIC_LIMIT_BYTES
-        self._has_tried_both = False
+        # Amazon takes blobs of any size whole, and of several chunks it keeps the first.
+        # Source: https://github.com/aws/containers-roadmap/issues/2831
+        is_whole = is_ecr(httpx2.URL(uploads_url).host)
+        self._in_chunks = descriptor.size > MONOLITHIC_LIMIT_BYTES and not is_whole
+        self._has_tried_both = is_whole
 
     def run(self) -> None:
         """Upload; begin anew where an upload is lost.

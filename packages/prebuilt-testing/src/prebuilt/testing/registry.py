@@ -7,7 +7,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from typing import Any
@@ -45,6 +45,8 @@ class InMemoryRegistry:
         absolute_locations: Whether uploads are named by a whole URL.
         refuses_monolithic: Status with which a blob in one PUT is refused; 0 takes it.
         chunk_min_length: Announced as ``OCI-Chunk-Min-Length``; 0 announces nothing.
+        has_repository: Says whether a repository was made; others are unknown. By default each is made when it is written to.
+        is_immutable: Says of a repository and a tag whether the tag stays where it was put first.
     """
 
     def __init__(
@@ -57,11 +59,14 @@ class InMemoryRegistry:
         absolute_locations: bool = False,
         refuses_monolithic: int = 0,
         chunk_min_length: int = 0,
+        has_repository: Callable[[str], bool] = lambda _: True,
+        is_immutable: Callable[[str, str], bool] = lambda _, __: False,
     ) -> None:
         """Set up; ``with`` starts the server."""
         self.auth = auth or RegistryAuth()
         self.mounts, self.serves_ranges, self.absolute_locations = mounts, serves_ranges, absolute_locations
         self.refuses_monolithic, self.chunk_min_length = refuses_monolithic, chunk_min_length
+        self.has_repository, self.is_immutable = has_repository, is_immutable
         self.store = RegistryStore()
         self.faults = Faults()
         self.requests: list[RecordedRequest] = []

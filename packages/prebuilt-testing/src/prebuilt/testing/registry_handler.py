@@ -105,6 +105,8 @@ class RegistryHandler(BaseHTTPRequestHandler):
                     raise RefusedError(auth.refuses_with, "DENIED", "Your authorization token has expired.")
                 headers = {"WWW-Authenticate": auth.challenge(self.registry.base_url, repository, needed)}
                 raise RefusedError(401, "UNAUTHORIZED", "authentication required", headers)
+        if name and not self.registry.has_repository(name):
+            raise RefusedError(404, "NAME_UNKNOWN", f"The repository with name '{name}' does not exist in the registry")
 
     # One method for each route.
 
@@ -120,6 +122,8 @@ class RegistryHandler(BaseHTTPRequestHandler):
         store = self.registry.store
         if self.command == "PUT":
             media_type = self.headers.get("Content-Type", "")
+            if self.registry.is_immutable(name, reference) and reference in store.repository(name).tags:
+                raise RefusedError(400, "TAG_INVALID", f"The image tag '{reference}' already exists, and is immutable.")
             put = store.put_manifest(name, reference, media_type, b"".join(self._body()))
             self._reply(201, b"", {"Location": self.path, "Docker-Content-Digest": put.digest})
             return

@@ -1,0 +1,40 @@
+"""What is particular about Amazon ECR and does not show in its answers."""
+
+from __future__ import annotations
+
+import re
+
+# Source: https://docs.aws.amazon.com/general/latest/gr/ecr.html for the forms, and the partitions of botocore for the rest.
+_HOST = re.compile(
+    r"\d{12}\.dkr(?:\.ecr|-ecr|\.ecr-fips|-ecr-fips)\.[a-z0-9-]+\."
+    r"(?:amazonaws\.(?:com|com\.cn|eu)|on\.aws|on\.amazonwebservices\.(?:com\.cn|eu)"
+    r"|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
+)
+
+# Source: https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html, and the actions' descriptions in
+# https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerregistry.html
+_ACTIONS = (
+    ("GET|HEAD", r"/manifests/", "ecr:BatchGetImage"),
+    ("PUT", r"/manifests/", "ecr:PutImage"),
+    ("POST", r"/blobs/uploads/", "ecr:InitiateLayerUpload"),
+    ("PATCH", r"/blobs/uploads/", "ecr:UploadLayerPart"),
+    ("PUT", r"/blobs/uploads/", "ecr:UploadLayerPart and ecr:CompleteLayerUpload"),
+    ("HEAD", r"/blobs/sha256:", "ecr:BatchCheckLayerAvailability"),
+    ("GET", r"/blobs/sha256:", "ecr:GetDownloadUrlForLayer"),
+)
+
+
+def is_ecr(host: str) -> bool:
+    """Return whether `host` is a private registry of Amazon ECR, in any partition, by any of its names."""
+    return _HOST.fullmatch(host) is not None
+
+
+def iam_action(method: str, url: str) -> str:
+    """Return the IAM action that a request to ECR needs; empty where none is known.
+
+    It has to be known: the answer to a HEAD has no body that could name it.
+    """
+    for methods, path, action in _ACTIONS:
+        if re.fullmatch(methods, method) and re.search(path, url):
+            return action
+    return ""

@@ -1,0 +1,141 @@
+"""What the client knows about Amazon ECR, against answers in Amazon's form."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import httpx2
+import pytest
+
+from prebuilt.core.credentials import Credentials
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.errors import ForbiddenError, RegistryError, UnauthorizedError
+from prebuilt.core.retry import Backoff
+from prebuilt.core.settings import Settings
+from prebuilt.oci import upload
+from prebuilt.oci.amazon import is_ecr
+from prebuilt.oci.client import RegistryRepository
+
+HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+DATA = b"x" * 3000
+BLOB = Descriptor(media_type="a/b", digest=f"sha256:{hashlib.sha256(DATA).hexdigest()}", size=len(DATA))
+
+
+class Registry:
+    """Answers every request with `status`, uploads with an address, and remembers them."""
+
+    def __init__(self, status: int, **headers: str) -> None:
+        self.status, self.headers = status, headers
+        self.asked: list[str] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        """Answer."""
+        request.read()
+        self.asked.append(request.method)
+        if self.status == 202:
+            headers = {"Location": f"https://{HOST}/v2/flows/blobs/uploads/1"}
+            status = {"HEAD": 404, "POST": 202, "PUT": 201}[request.method]
+            return httpx2.Response(status, headers=headers)
+        return httpx2.Response(self.status, headers=self.headers)
+
+    def open(self) -> RegistryRepository:
+        """Return a repository of it."""
+        return RegistryRepository(
+            f"{HOST}/flows",
+            credentials=Credentials(username="AWS", secret="token"),
+            settings=Settings({}, {}),
+            backoff=Backoff(attempts=1),
+            transport=httpx2.MockTransport(self),
+        )
+
+
+def pull(repository: RegistryRepository) -> bytes:
+    """Return the blob."""
+    with repository.open_blob(BLOB) as chunks:
+        return b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        HOST,
+        "123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com",
+        "123456789012.dkr-ecr.eu-west-1.on.aws",
+        "123456789012.dkr-ecr-fips.us-east-1.on.aws",
+        "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
+        "123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn",
+        "123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov",
+    ],
+)
+def test_its_hosts_are_known(host: str) -> None:
+    """Every form of a private registry's name is recognised."""
+    assert is_ecr(host)
+
+
+@pytest.mark.parametrize("host", ["public.ecr.aws", f"{HOST}.example.com", "ecr.eu-west-1.amazonaws.com", "docker.io"])
+def test_other_hosts_are_not_it(host: str) -> None:
+    """A name that only contains such a form is another's."""
+    assert not is_ecr(host)
+
+
+def test_each_denial_names_the_action() -> None:
+    """403 has no body where the method was HEAD: the permission that is missing is named nevertheless."""
+    repository = Registry(403).open()
+    manifest = b'{"config":{},"layers":[]}'
+    denied = {
+        "ecr:BatchGetImage": lambda: repository.resolve("v1"),
+        "ecr:PutImage": lambda: repository.put_manifest("v1", "application/vnd.oci.image.manifest.v1+json", manifest),
+        "ecr:BatchCheckLayerAvailability": lambda: repository.has_blob(BLOB.digest),
+        "ecr:GetDownloadUrlForLayer": lambda: pull(repository),
+    }
+    for action, ask in denied.items():
+        with pytest.raises(ForbiddenError) as caught:
+            ask()
+        assert f"allow {action} " in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("method", "action"),
+    [("POST", "ecr:InitiateLayerUpload"), ("PUT", "ecr:CompleteLayerUpload")],
+)
+def test_a_denied_upload_names_the_action(method: str, action: str) -> None:
+    """Beginning an upload and ending it are permissions of their own."""
+    registry = Registry(202)
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(403) if request.method == method else registry(request)
+
+    repository = RegistryRepository(
+        f"{HOST}/flows", settings=Settings({}, {}), transport=httpx2.MockTransport(answer), backoff=Backoff(attempts=1)
+    )
+    with pytest.raises(ForbiddenError) as caught:
+        repository.push_blob(BLOB, lambda: io.BytesIO(DATA))
+    assert action in caught.value.remedy
+
+
+def test_nobody_is_sent_to_docker_login_only() -> None:
+    """401 speaks of AWS credentials."""
+    with pytest.raises(UnauthorizedError, match="AWS credentials"):
+        Registry(401).open().resolve("v1")
+
+
+def test_a_large_blob_goes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also above the size from which others get chunks, since ECR loses all chunks but the first."""
+    monkeypatch.setattr(upload, "MONOLITHIC_LIMIT_BYTES", 1000)
+    registry = Registry(202)
+    registry.open().push_blob(BLOB, lambda: io.BytesIO(DATA))
+    assert registry.asked == ["HEAD", "POST", "PUT"]
+
+
+def test_a_refused_blob_is_not_tried_in_chunks() -> None:
+    """A blob that ECR does not take whole, it does not take."""
+    registry = Registry(202)
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(413) if request.method == "PUT" else registry(request)
+
+    repository = RegistryRepository(f"{HOST}/flows", settings=Settings({}, {}), transport=httpx2.MockTransport(answer))
+    with pytest.raises(RegistryError, match="413"):
+        repository.push_blob(BLOB, lambda: io.BytesIO(DATA))
+    assert registry.asked == ["HEAD", "POST"]
