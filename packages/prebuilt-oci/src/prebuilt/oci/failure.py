@@ -6,8 +6,8 @@ import http
 import json
 import socket
 import ssl
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from prebuilt.core.errors import (
     ForbiddenError,
@@ -18,9 +18,13 @@ from prebuilt.core.errors import (
 )
 from prebuilt.oci.amazon import iam_action, is_ecr
 from prebuilt.oci.config import CA_SETTING, INSECURE_SETTING
+from prebuilt.oci.docker_hub import PULL_LIMIT_REMEDY, PullLimit, denied_push_remedy, is_docker_hub, is_pull_limit
 
-_DOCKER_HUB_API = "docker.io"
 _MAX_MESSAGE_LENGTH = 500
+_OF_ACCOUNTS = frozenset({UnauthorizedError, ForbiddenError, RateLimitedError})
+_RATE_LIMIT_REMEDY = (
+    "wait a while, log in if you have not (logged-in accounts are often allowed more), or lower the concurrency"
+)
 _REMEDIES = {
     "NAME_UNKNOWN": "create the repository, or check its name",
     "TAG_INVALID": "where tags cannot be moved: deploy again to use what is there, or delete that tag",
@@ -37,6 +41,7 @@ class Refusal:
         url: As sent; shown without its query, which may hold a signature.
         status: HTTP status.
         body: The beginning of the body.
+        headers: Of the answer, their names in lower case.
         account: Who was asking, in words.
     """
 
@@ -45,6 +50,7 @@ class Refusal:
     url: str
     status: int
     body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
     account: str = ""
 
     @property
@@ -73,16 +79,33 @@ class Refusal:
         message = data.get("error_description") or data.get("details") or data.get("message") or data.get("error") or ""
         return "", str(message)[:_MAX_MESSAGE_LENGTH]
 
+    @property
+    def is_rate_limit(self) -> bool:
+        """Whether too much was asked, of whatever."""
+        return self.status == http.HTTPStatus.TOO_MANY_REQUESTS or self.first_error()[0].upper() == "TOOMANYREQUESTS"
+
+    @property
+    def is_pull_limit(self) -> bool:
+        """Whether the limit is the one on pulls, Docker Hub's: it lasts for hours, so that trying again cannot help."""
+        return self.is_rate_limit and is_pull_limit(self.first_error()[1], PullLimit.parse(self.headers))
+
     def to_error(self) -> RegistryError:
         """Return the error for the status."""
         code, message = self.first_error()
-        if self.status == http.HTTPStatus.TOO_MANY_REQUESTS or code == "TOOMANYREQUESTS":
-            return self._error(RateLimitedError, code, message, _rate_limit_remedy(self.url))
+        if self.is_rate_limit:
+            return self._rate_limited(code, message)
         if self.status == http.HTTPStatus.UNAUTHORIZED:
-            return self._error(UnauthorizedError, code, message, _login_remedy(self.url))
+            return self._error(UnauthorizedError, code, message, _login_remedy(self.method, self.url))
         if self.status == http.HTTPStatus.FORBIDDEN:
             return self._error(ForbiddenError, code, message, _permission_remedy(self.method, self.url))
         return self._error(RegistryError, code, message, self._remedy(code))
+
+    def _rate_limited(self, code: str, message: str) -> RegistryError:
+        limit = PullLimit.parse(self.headers)
+        if limit is not None:
+            message = f"{message or _phrase(self.status)} [{limit}]"
+        is_hub = self.is_pull_limit or is_docker_hub(_host(self.url))
+        return self._error(RateLimitedError, code, message, PULL_LIMIT_REMEDY if is_hub else _RATE_LIMIT_REMEDY)
 
     def _remedy(self, code: str) -> str:
         if self.status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -92,7 +115,7 @@ class Refusal:
         return _REMEDIES.get(code, "")
 
     def _error(self, kind: type[RegistryError], code: str, message: str, remedy: str) -> RegistryError:
-        account = "" if not self.account or kind not in {UnauthorizedError, ForbiddenError} else f" ({self.account})"
+        account = f" ({self.account})" if self.account and kind in _OF_ACCOUNTS else ""
         return kind(
             self.tried,
             at=self.place,
@@ -155,28 +178,21 @@ def _host(url: str) -> str:
     return url.partition("://")[2].partition("/")[0]
 
 
-def _login_remedy(url: str) -> str:
+def _login_remedy(method: str, url: str) -> str:
     host = _host(url)
     if is_ecr(host):
         return (
             "check that your AWS credentials may use this account and region; what is not pushed by the registry ecr needs"
             " `docker login` or Amazon's credential helper"
         )
-    login = "docker login" if host.endswith(_DOCKER_HUB_API) else f"docker login {host}"
-    return f"check that the repository exists, and log in: {login}"
+    if is_docker_hub(host):
+        return denied_push_remedy(method, url) or "check that the repository exists, and log in: docker login"
+    return f"check that the repository exists, and log in: docker login {host}"
 
 
 def _permission_remedy(method: str, url: str) -> str:
     action = iam_action(method, url) if is_ecr(_host(url)) else ""
     if action:
         return f"allow {action} for this repository; if it is another account's, its own policy has to allow it as well"
-    return "ask for the right to do this, or use another account"
-
-
-def _rate_limit_remedy(url: str) -> str:
-    if _host(url).endswith(_DOCKER_HUB_API):
-        return (
-            "Docker Hub limits how many images one address or account may pull in some hours: log in (docker login), wait,"
-            " or set METAFLOW_PREBUILT_BASE_IMAGE to a copy in your own registry"
-        )
-    return "wait a while, log in if you have not (logged-in accounts are often allowed more), or lower the concurrency"
+    denied_push = denied_push_remedy(method, url) if is_docker_hub(_host(url)) else ""
+    return denied_push or "ask for the right to do this, or use another account"

@@ -157,17 +157,19 @@ def read_answer(call: Call, response: httpx2.Response) -> Answer:
 
 def refuse(call: Call, response: httpx2.Response, account: str) -> Exception:
     """Return the exception for an answer that was not wanted, and close it: transient where trying again may help."""
-    error = Refusal(
+    refusal = Refusal(
         tried=call.tried,
         method=call.method,
         url=str(response.url),
         status=response.status_code,
         body=_read(call, response, _MAX_ERROR_BYTES),
+        headers=response.headers,
         account=account,
-    ).to_error()
+    )
+    error = refusal.to_error()
     asked = response.headers.get("Retry-After", "")
     is_soon = not asked.isdigit() or int(asked) <= _LONGEST_WAIT_S
-    if response.status_code in _TRANSIENT and is_soon:
+    if response.status_code in _TRANSIENT and is_soon and not refusal.is_pull_limit:
         return TransientError(error, parse_retry_after(asked))
     return error
 
