@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from prebuilt.core.credentials import Credentials
-from prebuilt.core.errors import BaseImageError, InvalidValueError, RegistryUnreachableError
+from prebuilt.core.errors import BaseImageError, InvalidValueError, RegistryUnreachableError, SettingError
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.retry import Backoff
+from prebuilt.core.settings import Settings
 from prebuilt.core.spec import EnvId
 from prebuilt.oci import open as opening
 from prebuilt.oci.client import RegistryRepository
@@ -177,3 +178,20 @@ def test_a_layout_needs_no_http_client() -> None:
         "heavy = {'httpx2', 'httpx', 'zstandard', 'isal'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_pull_secrets() -> None:
+    """Image pull secrets come from their setting as a list, a new one each time; without it nothing is said."""
+    settings = Settings({"METAFLOW_PREBUILT_IMAGE_PULL_SECRETS": "hub, team-pull,, hub"}, {})
+    registry = RepositoryRegistry("ghcr.io/team/flows", settings=settings)
+    config = registry.pull_config("ghcr.io/team/flows:1")
+    assert config == {"image_pull_secrets": ["hub", "team-pull"]}
+    config["image_pull_secrets"].clear()
+    assert registry.pull_config("ghcr.io/team/flows:1") == {"image_pull_secrets": ["hub", "team-pull"]}
+    assert RepositoryRegistry("ghcr.io/team/flows", settings=Settings({}, {})).pull_config("x:1") == {}
+
+
+def test_malformed_pull_secrets() -> None:
+    """What no secret can be called is refused at once, by the name of the setting."""
+    with pytest.raises(SettingError, match=r"METAFLOW_PREBUILT_IMAGE_PULL_SECRETS.*'my secret'"):
+        RepositoryRegistry("a/b", settings=Settings({"METAFLOW_PREBUILT_IMAGE_PULL_SECRETS": "my secret"}, {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.documents import DocumentStore
-from prebuilt.core.errors import BaseImageError
+from prebuilt.core.errors import BaseImageError, SettingError
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
@@ -21,6 +22,9 @@ from prebuilt.oci.reference import check_tag, is_layout, parse_reference, parse_
 from prebuilt.oci.repository import Repository
 
 _TAG_FORMAT = "v1"
+
+# Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
+_SECRET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 class RepositoryRegistry(ImageRegistry):
@@ -37,10 +41,12 @@ class RepositoryRegistry(ImageRegistry):
 
         Raises:
             InvalidValueError: It cannot name a repository.
+            SettingError: ``METAFLOW_PREBUILT_IMAGE_PULL_SECRETS`` names what cannot be a secret.
         """
         self._find_name = repository if callable(repository) else lambda: repository
         self._name = None if callable(repository) else parse_repository(repository)
         self._settings = settings
+        self._pull_secrets = pull_secrets(settings or Settings.load())
         self._opened: dict[str, Repository] = {}
         self._lock = threading.RLock()
 
@@ -62,9 +68,12 @@ class RepositoryRegistry(ImageRegistry):
         return {}
 
     def pull_config(self, pull_tag: str) -> dict[str, Any]:
-        """Return nothing: who runs the task can pull without being told how."""
+        """Return the image pull secrets that ``METAFLOW_PREBUILT_IMAGE_PULL_SECRETS`` names, as ``@kubernetes`` wants them.
+
+        Nothing where it is not set: then who runs the task can pull without being told how.
+        """
         del pull_tag
-        return {}
+        return {"image_pull_secrets": list(self._pull_secrets)} if self._pull_secrets else {}
 
     def base_image_identity(self, base_image: str, arch: str) -> str:
         """Return the digest of `base_image` for `arch` (``linux-64`` or ``linux/amd64``).
@@ -107,3 +116,21 @@ class RepositoryRegistry(ImageRegistry):
             if name not in self._opened:
                 self._opened[name] = open_repository(name, self._login(name), settings=self._settings)
             return self._opened[name]
+
+
+def pull_secrets(settings: Settings) -> tuple[str, ...]:
+    """Return the Kubernetes secrets that tasks pull images with: ``METAFLOW_PREBUILT_IMAGE_PULL_SECRETS``, separated by commas.
+
+    Raises:
+        SettingError: One cannot be the name of a secret.
+    """
+    value = settings.get("PREBUILT_IMAGE_PULL_SECRETS", "") or ""
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+    for name in names:
+        if not _SECRET.fullmatch(name):
+            raise SettingError(
+                "METAFLOW_PREBUILT_IMAGE_PULL_SECRETS",
+                reason=f"{name!r} cannot be the name of a Kubernetes secret",
+                remedy="write names of secrets, of a-z 0-9 . and -, separated by commas",
+            )
+    return names
