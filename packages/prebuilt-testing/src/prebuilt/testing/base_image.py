@@ -10,24 +10,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from prebuilt.core.canonical import canonical_json
-from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.platforms import Platform
-from prebuilt.core.spec import DEFAULT_PATH, Compression
+from prebuilt.core.spec import Compression
 from prebuilt.core.tree import BytesContent, Entry, FileEntry, PathContent, SymlinkEntry
-from prebuilt.oci.extend import EPOCH
-from prebuilt.oci.image import ImageManifest, descriptor_of
-from prebuilt.oci.layer import WrittenLayer, write_layer
+from prebuilt.oci.layer import WrittenLayer
 from prebuilt.oci.layout import LayoutRepository
-from prebuilt.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from prebuilt.oci.repository import Repository
+from prebuilt.testing.base_manifest import push_layer, push_manifest, tag_platforms
 from prebuilt.testing.interpreter import InstalledFile, Interpreter
 from prebuilt.testing.machine import (
-    CERTIFICATES_PATH,
     COMMANDS,
-    certificates,
     command_entries,
     files_of,
     library_entries,
@@ -119,16 +112,8 @@ def push_base_image(
     interpreter = Interpreter.inspect(contents.python)
     layers = _push_layers(repository, contents, interpreter)
     version = interpreter.version if contents.with_python else None
-    if len(platforms) == 1:
-        _push_manifest(repository, tag, platforms[0], layers, version)
-        return f"{repository.name}:{tag}"
-    entries = []
-    for platform in platforms:
-        manifest = _push_manifest(repository, None, platform, layers, version)
-        entries.append(manifest.to_json() | {"platform": {"os": platform.os, "architecture": platform.architecture}})
-    index = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
-    repository.put_manifest(tag, OCI_INDEX, index)
-    return f"{repository.name}:{tag}"
+    manifests = {one: push_manifest(repository, one, layers, python_version=version) for one in platforms}
+    return tag_platforms(repository, tag, manifests)
 
 
 def _push_layers(repository: Repository, contents: BaseContents, interpreter: Interpreter) -> list[WrittenLayer]:
@@ -139,45 +124,10 @@ def _push_layers(repository: Repository, contents: BaseContents, interpreter: In
             entries += [_relocated(file, interpreter.prefix) for file in compiled]
         size = -(-len(entries) // contents.layers)
         parts = [entries[start : start + size] for start in range(0, len(entries), size)]
-        return [_push_layer(repository, part, contents.compression, Path(scratch, "layer")) for part in parts]
-
-
-def _push_layer(
-    repository: Repository, entries: Sequence[Entry], compression: Compression, scratch: Path
-) -> WrittenLayer:
-    with scratch.open("wb") as file:
-        layer = write_layer(entries, file, compression=compression)
-    repository.push_blob(layer.descriptor, lambda: scratch.open("rb"))
-    return layer
-
-
-def _push_manifest(
-    repository: Repository, tag: str | None, platform: Platform, layers: Sequence[WrittenLayer], version: str | None
-) -> Descriptor:
-    config = canonical_json(_config(platform, layers, version))
-    pushed = descriptor_of(config, OCI_CONFIG)
-    repository.push_blob(pushed, BytesContent(config).open)
-    manifest = ImageManifest(config=pushed, layers=tuple(layer.descriptor for layer in layers))
-    return repository.put_manifest(tag or manifest.descriptor.digest, OCI_MANIFEST, manifest.to_bytes())
-
-
-def _config(platform: Platform, layers: Sequence[WrittenLayer], python_version: str | None) -> dict[str, Any]:
-    env = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8"}
-    if certificates() is not None:
-        env["SSL_CERT_FILE"] = f"/{CERTIFICATES_PATH}"
-    if python_version:
-        env["PYTHON_VERSION"] = python_version
-    return {
-        "created": EPOCH,
-        "os": platform.os,
-        "architecture": platform.architecture,
-        "config": {
-            "Cmd": ["python3" if python_version else "sh"],
-            "Env": [f"{name}={value}" for name, value in env.items()],
-        },
-        "history": [{"created": EPOCH, "created_by": "files of this machine"} for _ in layers],
-        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-    }
+        return [
+            push_layer(repository, part, scratch=Path(scratch, "layer"), compression=contents.compression)
+            for part in parts
+        ]
 
 
 def _python_entries(interpreter: Interpreter) -> Iterator[Entry]:
