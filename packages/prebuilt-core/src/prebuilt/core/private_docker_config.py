@@ -1,0 +1,82 @@
+"""A private folder for ``DOCKER_CONFIG``: the user's own, with a login for one registry that the user's lacks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prebuilt.core.credentials import Credentials
+from prebuilt.core.errors import SettingError
+
+_FILE = "config.json"
+_DOCKER_HUB_HOSTS = {"docker.io", "index.docker.io", "registry-1.docker.io"}
+_DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+
+
+def docker_config_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder that ``docker`` reads; it may not exist."""
+    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or Path.home()) / ".docker")
+
+
+def private_docker_config(
+    folder: Path, host: str, credentials: Credentials, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Make `folder`, for its owner only; return the variables that have ``docker`` and ``buildx`` use it.
+
+    Contexts, plugins and everything else of the user's folder are there by links, other registries' logins as they were. The
+    user's folder is not changed.
+
+    Args:
+        folder: Does not exist yet; whoever makes it removes it.
+        host: ``host[:port]`` of the registry, as references have it.
+        credentials: For it, in place of what the user has.
+        environ: The process environment.
+
+    Raises:
+        SettingError: The user's configuration cannot be read.
+    """
+    own = docker_config_folder(environ).absolute()
+    config = _with_login(_read(own / _FILE), host, credentials)
+    folder.mkdir(mode=0o700)
+    if own.is_dir():
+        for path in own.iterdir():
+            if path.name != _FILE:
+                (folder / path.name).symlink_to(path)
+    handle = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    # The user's even where buildx has yet to make it: what it writes there is to last.
+    return {"DOCKER_CONFIG": str(folder), "BUILDX_CONFIG": environ.get("BUILDX_CONFIG") or str(own / "buildx")}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingError("DOCKER_CONFIG", at=str(path), reason=str(error), remedy="mend the file") from error
+    if not isinstance(data, dict):
+        raise SettingError("DOCKER_CONFIG", at=str(path), reason="it is no JSON object", remedy="mend the file")
+    return data
+
+
+def _with_login(config: Mapping[str, Any], host: str, credentials: Credentials) -> dict[str, Any]:
+    key = _DOCKER_HUB_KEY if host in _DOCKER_HUB_HOSTS else host
+    # An empty helper has this registry's login read from the file, also where a store is set for all others.
+    return {
+        **config,
+        "auths": {**(config.get("auths") or {}), key: _entry(credentials)},
+        "credHelpers": {**(config.get("credHelpers") or {}), key: ""},
+    }
+
+
+def _entry(credentials: Credentials) -> dict[str, str]:
+    if not credentials.username:
+        return {"identitytoken": credentials.secret}
+    pair = f"{credentials.username}:{credentials.secret}"
+    return {"auth": base64.b64encode(pair.encode()).decode()}
