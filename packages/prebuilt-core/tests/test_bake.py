@@ -282,6 +282,58 @@ def test_a_registry_without_an_api_is_taken_at_its_word(bakery: Bakery, step: Ca
     assert second.reference.startswith("reg.example:5000/env:")
 
 
+def test_what_a_builder_says_of_itself_is_part_of_the_identity(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """Images of a builder with a suffix of its own have tags of their own, and are reused like any other."""
+
+    class Special(Maker):
+        def image_identity_suffix(self) -> str:
+            return "squashed"
+
+    usual = bakery.baker.bake([step("a", "x")])["a"]
+    special = replace(bakery.baker, builder=Special(bakery.shelf))
+    baked = special.bake([step("a", "x")])["a"]
+    assert (baked.spec.variant, baked.reused) == ("squashed", False)
+    assert baked.spec.full_id != usual.spec.full_id
+    assert baked.spec.lock == usual.spec.lock
+    assert special.bake([step("a", "x")])["a"].reused
+
+
+def test_a_builder_gets_what_the_registry_gives_for_pushing(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """The published dict as it is, and the same as credentials; and what gathers materials."""
+
+    class Guarded(Shelf):
+        def push_credentials(self) -> dict[str, Any]:
+            return {"username": "me", "password": "hush"}
+
+    requests: list[BuildRequest] = []
+    guarded, materials = Guarded(), object()
+    baker = replace(
+        bakery.baker,
+        registry=guarded,
+        builder=Maker(guarded, act=requests.append),
+        materials=materials,  # type: ignore[arg-type]
+    )
+    baker.bake([step("a", "x")])
+    [request] = requests
+    assert request.push_credentials == {"username": "me", "password": "hush"}
+    assert request.credentials is not None
+    assert (request.credentials.username, request.credentials.secret) == ("me", "hush")
+    assert request.materials is materials
+    assert "hush" not in repr(request)
+
+
+def test_the_published_identity_of_bases_is_not_asked(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """Bases are pinned by digest, which says more; a registry that looks them up over the network costs nothing."""
+
+    class Slow(Shelf):
+        def base_image_identity(self, base_image: str, arch: str) -> str:
+            raise AssertionError
+
+    slow = Slow()
+    replace(bakery.baker, registry=slow, builder=Maker(slow)).bake([step("a", "x")])
+    assert slow.images
+
+
 def test_a_programming_error_is_not_dressed_up(bakery: Bakery, step: Callable[..., StepImage]) -> None:
     """What is not one of our errors comes out as it is."""
 

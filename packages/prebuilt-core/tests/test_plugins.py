@@ -101,6 +101,26 @@ def test_a_class_with_only_what_was_published_has_working_defaults() -> None:
         registry.pull_tag_for_named("x")
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"username": "me", "password": "hush"}, ("me", "hush")),
+        ({"password": "token"}, ("", "token")),
+        ({"username": "me"}, None),
+        ({"username": "me", "password": ""}, None),
+        ({"region": "eu-1"}, None),
+    ],
+)
+def test_an_outside_registry_gives_credentials_in_its_published_dict(
+    given: dict[str, Any], expected: tuple[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our builders push with its user name and password; without them, with what Docker's configuration has."""
+    registry = IMAGE_REGISTRIES.get("good")
+    monkeypatch.setattr(registry, "push_credentials", lambda: given)
+    credentials = registry.credentials("reg.example/x:t")
+    assert (credentials and (credentials.username, credentials.secret)) == expected
+
+
 def test_a_builder_of_dockerfiles_says_what_it_lacks(
     spec_of: Callable[..., ImageSpec], wheel: Callable[..., Wheel]
 ) -> None:

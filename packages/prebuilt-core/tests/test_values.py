@@ -184,7 +184,7 @@ def test_a_package_without_a_good_hash_is_refused(wheel: Callable[..., Wheel]) -
 def test_an_image_is_another_when_anything_that_decides_its_bytes_changes(
     spec_of: Callable[..., ImageSpec], wheel: Callable[..., Wheel], base: BaseImage
 ) -> None:
-    """Base digest, bytecode, compression, env and labels are part of the identity; the base's name is not."""
+    """Base digest, bytecode, compression, env, labels and the builder's variant are part of the identity; names are not."""
     spec: ImageSpec = spec_of(wheel("a"))
     others = [
         replace(spec, base=replace(base, digest="sha256:" + "cd" * 32)),
@@ -192,10 +192,28 @@ def test_an_image_is_another_when_anything_that_decides_its_bytes_changes(
         replace(spec, compression="gzip"),
         replace(spec, env={}),
         replace(spec, labels={"team": "ml"}),
+        replace(spec, variant="buildah"),
     ]
     assert len({spec.full_id, *(other.full_id for other in others)}) == 1 + len(others)
     assert replace(spec, base=replace(base, reference="python:3")).full_id == spec.full_id
+    assert replace(spec, base=replace(base, index_digest="sha256:" + "1d" * 32)).full_id == spec.full_id
     assert spec.env_id == (spec.lock.req_id, spec.full_id, "linux-64")
+
+
+def test_an_image_says_what_it_is(spec_of: Callable[..., ImageSpec], wheel: Callable[..., Wheel]) -> None:
+    """Its labels name requirements, lock and image, beside those that were asked for."""
+    spec = replace(spec_of(wheel("a")), labels={"team": "ml"})
+    assert spec.identity_labels["metaflow-prebuilt.image"] == spec.full_id
+    assert spec.identity_labels["metaflow-prebuilt.lock"] == spec.lock.content_id
+    assert spec.identity_labels["metaflow-prebuilt.requirements"] == spec.lock.req_id
+    assert spec.all_labels == {**spec.identity_labels, "team": "ml"}
+
+
+def test_a_base_refuses_what_is_no_digest(base: BaseImage) -> None:
+    """Neither of its two digests may be something else."""
+    for name in ("digest", "index_digest"):
+        with pytest.raises(InvalidValueError):
+            replace(base, **{name: "latest"})
 
 
 def test_values_cannot_be_edited(requirements: Requirements, base: BaseImage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -22,6 +23,8 @@ from prebuilt.core.tree import Content
 
 KEPT_LINES = 50
 """Lines of a builder's output that its error shows."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Cancellation:
@@ -68,7 +71,7 @@ class BuildRequest:
     plan: LayerPlan
     reference: str
     credentials: Credentials | None = None
-    push_credentials: Mapping[str, Any] = field(default_factory=dict)
+    push_credentials: Mapping[str, Any] = field(default_factory=dict, repr=False)
     materials: MaterialsSource | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
 
@@ -98,16 +101,19 @@ class BuildOutput:
 
     def __call__(self, message: object = "", **_: object) -> None:
         """Take one message of any number of lines; keywords are those of any ``echo``, and mean nothing here."""
-        for line in str(message).splitlines():
-            text = line.rstrip()
-            if text:
-                self._last.append(text)
-                self._progress.output(text)
+        text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
+        for line in _COLOUR.sub("", text).splitlines():
+            self._take(line.rstrip())
 
     @property
     def last_lines(self) -> tuple[str, ...]:
         """The last lines, oldest first."""
         return tuple(self._last)
+
+    def _take(self, line: str) -> None:
+        if line:
+            self._last.append(line)
+            self._progress.output(line)
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,10 @@ class DockerBuildService(ABC):
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Have a subclass of a built-in builder that defines :meth:`build_and_push` alone be called there."""
+        """Have a subclass of a built-in builder that defines :meth:`build_and_push` alone, or mixes it in, be called there."""
         super().__init_subclass__(**kwargs)
-        if "build_and_push" in vars(cls) and "build" not in vars(cls):
+        nearest = next(vars(each) for each in cls.__mro__ if {"build", "build_and_push"} & vars(each).keys())
+        if "build" not in nearest:
             cls.build = DockerBuildService.build  # type: ignore[method-assign]
 
     @abstractmethod
@@ -163,37 +170,43 @@ class DockerBuildService(ABC):
     def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | None:
         """Build and push `request`; return the manifest's descriptor, or None where the builder cannot know it.
 
+        This one renders a Dockerfile and calls :meth:`build_and_push`: by the published names, or in the published order where
+        a class has names of its own; with a platform where it takes one.
+
         Raises:
             BuildError: It failed; with the last lines of what the builder said.
             CancelledError: The request was cancelled.
             FetchError: A package could not be downloaded.
             RegistryError: The image could not be pushed.
         """
-        options = self.dockerfile_build_options()
+        if request.reference.startswith("oci:"):
+            raise BuildError(
+                f"build an image with {type(self).__name__}",
+                at=request.reference,
+                reason="it pushes to registries, and this is a folder of this machine",
+                remedy="set METAFLOW_PREBUILT_IMAGE_REGISTRY to a registry, or METAFLOW_PREBUILT_BUILD_SERVICE=native",
+            )
+        can_buildkit = self.dockerfile_build_options().buildkit_deferred_input_mounts
         output = BuildOutput(progress)
-        with request.as_dockerfile(
-            "buildkit" if options.buildkit_deferred_input_mounts else "plain", progress
-        ) as rendered:
-            context = {name: _read(content) for name, content in rendered.context.items()}
-            platform = {"target_platform": str(rendered.platform)} if self._takes_platform() else {}
+        with request.as_dockerfile("buildkit" if can_buildkit else "plain", progress) as rendered:
+            published = {
+                "dockerfile": rendered.dockerfile,
+                "context_files": {name: _read(content) for name, content in rendered.context.items()},
+                "image_tag": request.reference,
+                "push_credentials": dict(request.push_credentials),
+                "echo": output,
+            }
             request.cancellation.check()
             progress.state(f"building with {type(self).__name__}")
             try:
-                built = self.build_and_push(
-                    rendered.dockerfile, context, request.reference, dict(request.push_credentials), output, **platform
-                )
+                built = _called(self.build_and_push, published, target_platform=str(rendered.platform))
             except PrebuiltError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a command line that was called as a function may exit
                 raise self._failed(request, f"{type(error).__name__}: {error}", output) from error
         if not built:
-            raise self._failed(request, "it returned False", output)
+            raise self._failed(request, f"it returned {built}", output)
         return None
-
-    def _takes_platform(self) -> bool:
-        """Return whether :meth:`build_and_push` is that of 0.3: those of 0.2 have no platform."""
-        parameters = inspect.signature(self.build_and_push).parameters
-        return "target_platform" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     def _failed(self, request: BuildRequest, reason: str, output: BuildOutput) -> BuildError:
         said = "" if output.last_lines else "; it said nothing"
@@ -217,6 +230,19 @@ class DockerBuildService(ABC):
     def from_config(cls) -> DockerBuildService:
         """Return a builder configured from the settings."""
         return cls()
+
+
+def _called(method: Callable[..., bool], published: Mapping[str, Any], *, target_platform: str) -> bool:
+    """Return what an outside method gives for what was published, in the way that its signature asks for."""
+    parameters = inspect.signature(method).parameters.values()
+    named = {parameter.name for parameter in parameters if parameter.kind is not parameter.POSITIONAL_ONLY}
+    kinds = {parameter.kind for parameter in parameters}
+    takes_any_name = inspect.Parameter.VAR_KEYWORD in kinds
+    # Classes of 0.2 have no platform.
+    platform = {"target_platform": target_platform} if takes_any_name or "target_platform" in named else {}
+    if published.keys() <= named or kinds == {inspect.Parameter.VAR_KEYWORD}:
+        return method(**published, **platform)
+    return method(*published.values(), **platform)
 
 
 def _read(content: Content) -> bytes:

@@ -43,6 +43,7 @@ PROGRAM = "materialise.pyz"
 _OLDEST_PYTHON = (3, 10)  # that the program runs on
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,7 @@ def proxy_arguments(environ: Mapping[str, str]) -> dict[str, str]:
     Source: https://docs.docker.com/reference/dockerfile/#predefined-args
     """
     set_here = {name: environ[name] for upper in _PROXIES for name in (upper, upper.lower()) if environ.get(name)}
-    return {name: value for name, value in set_here.items() if not _is_on_loopback(value)}
+    return {name: value for name, value in set_here.items() if name.upper() == "NO_PROXY" or not _is_on_loopback(value)}
 
 
 def is_loopback_host(host: str) -> bool:
@@ -126,12 +127,21 @@ def is_loopback_host(host: str) -> bool:
 
 
 def _is_on_loopback(proxy: str) -> bool:
-    return is_loopback_host(urlsplit(proxy if "//" in proxy else f"//{proxy}").hostname or "")
+    try:
+        return is_loopback_host(urlsplit(proxy if "//" in proxy else f"//{proxy}").hostname or "")
+    except ValueError:  # it is no URL: whoever uses it will say so
+        return False
 
 
 class _Renderer:
     def __init__(self, spec: ImageSpec, plan: LayerPlan, materials: BuildMaterials, form: DockerfileForm) -> None:
         self._spec, self._plan, self._materials, self._form = spec, plan, materials, form
+        if spec.base.repository.startswith("oci:"):
+            raise BuildError(
+                "render a Dockerfile",
+                reason=f"its base image {spec.base.reference} is in a folder of this machine, where no builder of Dockerfiles looks",
+                remedy="set METAFLOW_PREBUILT_BASE_IMAGE to an image in a registry, or METAFLOW_PREBUILT_BUILD_SERVICE=native",
+            )
         self._base = f"{spec.base.repository}@{spec.base.digest}"
         self._image, self._python = self._build_stage()
 
@@ -183,7 +193,7 @@ class _Renderer:
             source = f"--link --from=layer-{number:02}" if is_buildkit else "--from=environment"
             yield f"COPY {source} {STAGE_FOLDER}/made/{layer.key}/ /"
         yield f'ENV PATH="{PREFIX}/bin:${{PATH:-{DEFAULT_PATH}}}"'
-        yield from (f"ENV {name}={_quoted(value)}" for name, value in sorted(self._spec.env.items()))
+        yield from (f"ENV {_variable(name)}={_quoted(value)}" for name, value in sorted(self._spec.env.items()))
         yield from (f"LABEL {_quoted(name)}={_quoted(value)}" for name, value in sorted(self._spec.all_labels.items()))
         # Tasks are started with a whole command: Kubernetes puts it in place of an entry point, Batch behind it.
         yield "ENTRYPOINT []"
@@ -206,6 +216,12 @@ def _quoted(value: str) -> str:
     if _CONTROL.search(value):
         raise InvalidValueError("a value in a Dockerfile", value, reason="it has a line break or a control character")
     return '"' + re.sub(r'([\\"$])', r"\\\1", value) + '"'
+
+
+def _variable(name: str) -> str:
+    if not _VARIABLE.fullmatch(name):
+        raise InvalidValueError("a variable's name in a Dockerfile", name, reason="expected letters, digits and _.-")
+    return name
 
 
 def _one_line(text: str) -> str:

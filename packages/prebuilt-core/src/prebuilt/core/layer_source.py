@@ -97,7 +97,7 @@ class LayerSource:
                 base_python=BasePython(**raw["base_python"]) if raw["base_python"] else None,
                 prefix=raw["prefix"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InvalidValueError):
                 raise
             raise InvalidValueError("a layer's source", data[:80], reason=f"{type(error).__name__} {error}") from error

@@ -193,7 +193,7 @@ class Lock:
                 resolved_at=datetime.fromisoformat(raw["resolved_at"]),
                 resolver=raw["resolver"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InvalidValueError):
                 raise
             raise InvalidValueError("a lock", data[:80], reason=f"{type(error).__name__} {error}") from error

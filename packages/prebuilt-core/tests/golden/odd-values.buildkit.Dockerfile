@@ -1,0 +1,38 @@
+# Image 2780355b938fef237a3a6691b713723c32656165 of metaflow-prebuilt
+
+FROM --platform=$BUILDPLATFORM docker.io/library/python@sha256:1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d AS tools
+USER 0
+COPY ca.pem /prebuilt/ca.pem
+COPY materialise.pyz /prebuilt/materialise.pyz
+COPY tools.txt /prebuilt/tools.txt
+RUN ["/usr/local/bin/python3.11", "-I", "/prebuilt/materialise.pyz"]
+
+# interpreter
+FROM tools AS layer-00
+RUN --mount=type=bind,source=layers/ff21c4c6f0271a6acb9614bef464732fef933d01.json,target=/prebuilt/layers/ff21c4c6f0271a6acb9614bef464732fef933d01.json ["/usr/local/bin/python3.11", "-I", "/prebuilt/materialise.pyz"]
+
+# six
+FROM tools AS layer-01
+RUN --mount=type=bind,source=layers/58d8a3bfeddb90dc2a2612bc2054a66fe7c725a4.json,target=/prebuilt/layers/58d8a3bfeddb90dc2a2612bc2054a66fe7c725a4.json ["/usr/local/bin/python3.11", "-I", "/prebuilt/materialise.pyz"]
+
+# torch
+FROM tools AS layer-02
+RUN --mount=type=bind,source=layers/230bafc023bc3bf9a39d8a531b6f757f8e95c209.json,target=/prebuilt/layers/230bafc023bc3bf9a39d8a531b6f757f8e95c209.json ["/usr/local/bin/python3.11", "-I", "/prebuilt/materialise.pyz"]
+
+FROM --platform=linux/amd64 docker.io/library/python@sha256:abababababababababababababababababababababababababababababababab
+COPY --link --from=layer-00 /prebuilt/made/ff21c4c6f0271a6acb9614bef464732fef933d01/ /
+COPY --link --from=layer-01 /prebuilt/made/58d8a3bfeddb90dc2a2612bc2054a66fe7c725a4/ /
+COPY --link --from=layer-02 /prebuilt/made/230bafc023bc3bf9a39d8a531b6f757f8e95c209/ /
+ENV PATH="/opt/prebuilt/env/bin:${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"
+ENV A="\"\$A\" \\"
+LABEL "#"=" # "
+LABEL "accent"="Zoë, 東京"
+LABEL "back"="C:\\dir\\"
+LABEL "dollar"="\$HOME \${PATH:-x} \\\$"
+LABEL "empty"=""
+LABEL "metaflow-prebuilt.format"="1"
+LABEL "metaflow-prebuilt.image"="2780355b938fef237a3a6691b713723c32656165"
+LABEL "metaflow-prebuilt.lock"="0f3b95a919588f2047b060982ae86e03b710d34d"
+LABEL "metaflow-prebuilt.requirements"="8fe752a0abe69561168caecbd95fe8f2193f82f0"
+LABEL "quoted"="say \"hi\""
+ENTRYPOINT []
