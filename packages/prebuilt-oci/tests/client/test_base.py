@@ -114,6 +114,22 @@ def base_registry(registry: InMemoryRegistry, open_repository: Callable[..., Rep
     return registry
 
 
+def test_an_index_is_named_beside_the_image_in_it(
+    base_registry: InMemoryRegistry, look_up: Callable[..., BaseImageLookup], open_repository: Callable[..., Repository]
+) -> None:
+    """A build stage may need the base for another platform: by tag, by digest, asked or kept, its index is known."""
+    repository = open_repository(base_registry.repository("python"))
+    index, single = repository.resolve("3.11"), repository.resolve("single")
+    assert index is not None
+    assert single is not None
+    lookup = look_up()
+    for reference in (f"{repository.name}:3.11", f"{repository.name}:3.11", f"{repository.name}@{index.digest}"):
+        found = lookup.get(reference, AMD64)
+        assert (found.index_digest, found.digest) == (index.digest, single.digest)
+    for reference in (f"{repository.name}:single", f"{repository.name}@{single.digest}"):
+        assert lookup.get(reference, AMD64).index_digest is None
+
+
 class TestFacts:
     def get(self, layout: LayoutRepository, lookup: BaseImageLookup, files: Mapping[str, bytes | str], **env: str):
         """Look up an image of `files`."""
