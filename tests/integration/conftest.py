@@ -15,21 +15,24 @@ from typing import Any
 import pytest
 
 from prebuilt.core.lock import Lock
+from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
 from prebuilt.oci.containers import ContainerRun, Engine
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.reference import parse_reference
 from prebuilt.oci.repository import Repository
-from prebuilt.testing.base_image import make_base_image
+from prebuilt.testing.base_image import make_base_image, push_base_image
 from prebuilt.testing.conda_channel import CondaChannel
 from prebuilt.testing.conda_package import CondaPackageSpec, text_file
 from prebuilt.testing.conda_samples import sample_channel
+from prebuilt.testing.debian_base import push_debian_base
 from prebuilt.testing.engines.buildkit import BuildKit, buildkit_daemon
 from prebuilt.testing.engines.docker import Docker, docker_engine
 from prebuilt.testing.engines.registry import distribution_registry
 from prebuilt.testing.engines.wanted import wanted_engine
+from prebuilt.testing.image_tree import Tree
 from prebuilt.testing.python_index import PackageIndex, make_wheel
-from prebuilt.testing.validate import ImageReport, validate
+from prebuilt.testing.validate import ImageReport, inspect_image, validate
 
 PROGRAM = Path(__file__).with_name("bake_one.py")
 XY = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -285,3 +288,42 @@ def buildkit(registry_host: str, tmp_path_factory: pytest.TempPathFactory) -> It
     """A BuildKit daemon that pushes to the registry."""
     with wanted_engine(), buildkit_daemon(tmp_path_factory.mktemp("buildkit"), registry=registry_host) as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def python_base(registry_host: str) -> str:
+    """A base image with the Python of this process in ``/usr/local``, in the registry that the engines reach."""
+    repository = open_repository(f"{registry_host}/bases")
+    return push_base_image(repository, tag="python", platforms=[Platform.host()])
+
+
+@pytest.fixture(scope="session")
+def debian_base(registry_host: str) -> str:
+    """A base image of Debian with its own Python, for amd64 and arm64, in the registry that the engines reach."""
+    platforms = [Platform.parse("linux/amd64"), Platform.parse("linux/arm64")]
+    with wanted_engine():
+        return push_debian_base(open_repository(f"{registry_host}/bases"), tag="debian", platforms=platforms)
+
+
+@pytest.fixture
+def two_stages(python_base: str, debian_base: str, tmp_path: Path) -> Path:
+    """A context whose first stage runs Python on the machine's platform, and whose last stage, a copy, may have any."""
+    folder = tmp_path / "two-stages"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(
+        f"FROM {python_base} AS build\n"
+        """RUN python3 -c "import ssl, urllib.request; open('/made', 'w').write('made by Python')"\n"""
+        f"FROM {debian_base}\n"
+        "COPY --from=build /made /opt/made\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pushed_tree() -> Callable[..., Tree]:
+    """Return what reads the files of an image that any builder pushed; contents are checked, our rules for layers are not."""
+
+    def tree(repository: str, tag: str, *, platform: Platform | None = None) -> Tree:
+        return inspect_image(open_repository(repository), tag, platform=platform).tree
+
+    return tree
