@@ -1,0 +1,101 @@
+"""The builder ``buildx``: a BuildKit, wherever it runs, builds and pushes; this machine only says what."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from prebuilt.core.build_service import BuildRequest, DockerBuildService, DockerfileBuildOptions
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.errors import PrebuiltError
+from prebuilt.core.progress import ImageProgress
+from prebuilt.core.settings import Settings
+
+if TYPE_CHECKING:
+    from prebuilt.buildx.run import BuildxRun
+
+
+class BuildxBuildService(DockerBuildService):
+    """Builds Dockerfiles with ``docker buildx build --push``. Concurrent builds share what they have in common."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Keep the settings; start nothing, ask nothing."""
+        self._settings = settings or Settings.load()
+        self._lock = threading.Lock()
+        self._found: BuildxRun | None = None
+
+    def dockerfile_build_options(self) -> DockerfileBuildOptions:
+        """Return that the builder is a BuildKit."""
+        return DockerfileBuildOptions(buildkit_deferred_input_mounts=True)
+
+    def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | None:
+        """Build and push `request`; return the descriptor of what was pushed, or None where the builder does not say.
+
+        Raises:
+            BuildError: It failed, or took too long; with what the failed step said.
+            CancelledError: The request was cancelled.
+            EngineError: Docker's command line, buildx or the builder cannot be used.
+            FetchError: A package that has to travel in the context could not be downloaded.
+        """
+        from prebuilt.buildx.base_layout import name_layouts
+
+        request.cancellation.check()
+        run = self._prepare(request.reference, progress.note)
+        with request.as_dockerfile("buildkit", progress) as rendered:
+            dockerfile, layouts = name_layouts(rendered.dockerfile, request.spec.base)
+            progress.state(f"building with buildx's builder {run.instance}")
+            return replace(
+                run,
+                build=replace(run.build.of(request.spec), layouts=layouts),
+                credentials=request.credentials,
+                cancellation=request.cancellation,
+            ).run(dockerfile, rendered.context, progress.output)
+
+    def build_and_push(  # published signature
+        self,
+        dockerfile: str,
+        context_files: dict[str, Any],
+        image_tag: str,
+        push_credentials: dict[str, Any],
+        echo: Callable[..., None],
+        target_platform: str | None = None,
+    ) -> bool:
+        """Build `dockerfile` and push it as `image_tag`, with the logins of Docker's configuration; return False if that failed.
+
+        What buildx says goes to `echo` as it comes, and then, if it failed, why.
+        """
+        from prebuilt.core.context_archive import published_context
+
+        del push_credentials  # what registries return there is for builders of their own clouds
+        try:
+            run = self._prepare(image_tag, echo)
+            build = replace(run.build, platform=target_platform)
+            replace(run, build=build).run(dockerfile, published_context(context_files), echo)
+        except PrebuiltError as error:
+            echo(PrebuiltError.__str__(error))  # without the lines that it has passed on already
+            return False
+        return True
+
+    def _prepare(self, reference: str, note: Callable[[str], None]) -> BuildxRun:
+        """Return a run that pushes to `reference`. The builder is looked for once for all images; a failure is not remembered."""
+        from prebuilt.buildx.command import BuildxBuild
+        from prebuilt.buildx.config import BuildxConfig
+        from prebuilt.buildx.instance import find_instance
+        from prebuilt.buildx.run import BuildxRun
+        from prebuilt.oci.config import NetworkConfig
+
+        build = BuildxBuild.to(reference, NetworkConfig.from_settings(self._settings))
+        with self._lock:
+            if self._found is None:
+                config = BuildxConfig.from_settings(self._settings)
+                instance = find_instance(config.builder, os.environ)
+                if not instance.is_reproducible:
+                    note(f"buildx's builder {instance} keeps times in layers: what is built anew has another digest")
+                self._found = BuildxRun(build=build, instance=instance, config=config)
+            return replace(self._found, build=build)
+
+
+_: type[DockerBuildService] = BuildxBuildService

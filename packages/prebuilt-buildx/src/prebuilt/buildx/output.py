@@ -1,0 +1,54 @@
+"""What ``docker buildx build`` says: made readable as it comes, and kept by step, for the error."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+
+from prebuilt.core.build_service import KEPT_LINES
+from prebuilt.core.errors import redact
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_STEP = re.compile(r"#(\d+) ")
+_FAILED_STEP = re.compile(r"#(\d+) (?:\d+\.\d+ )?ERROR: (?!.*context canceled)")
+# Bytes so far of one blob, many times a second; and steps of the tool's own that say nothing about the image.
+_NOISE = re.compile(
+    r"#\d+ (?:sha256:[0-9a-f]{64} .*|extracting sha256:.*|transferring \w+:.*|resolve .*|\.\.\.|DONE 0\.\ds)"
+)
+_STEP_LINES = 30
+
+
+class BuildxOutput:
+    """Lines of one build. Called from one thread at a time."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        """Pass readable lines on to `show`."""
+        self._show = show
+        self._last: deque[str] = deque(maxlen=KEPT_LINES)
+        self._steps: dict[str, deque[str]] = {}
+        self._failed: str | None = None
+
+    def __call__(self, line: str) -> None:
+        """Take one line."""
+        text = redact(_ESCAPE.sub("", line).rstrip())
+        if not text or _NOISE.fullmatch(text):
+            return
+        self._last.append(text)
+        step = _STEP.match(text)
+        if step:
+            self._steps.setdefault(step[1], deque(maxlen=_STEP_LINES)).append(text)
+        failed = _FAILED_STEP.match(text)
+        if failed and self._failed is None:
+            self._failed = failed[1]
+        self._show(text)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The last lines; where steps ran side by side, those of the one that failed come first, and the summary last."""
+        last = tuple(self._last)
+        if self._failed is None:
+            return last
+        step = tuple(self._steps[self._failed])
+        others = tuple(line for line in last if not _STEP.match(line))
+        return (*step, *others[-(KEPT_LINES - len(step)) :])
