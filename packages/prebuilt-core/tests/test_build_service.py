@@ -298,6 +298,14 @@ def test_a_folder_is_no_place_to_push_to(bench: Bench) -> None:
         bench.build(Of03())
 
 
+def test_a_base_in_a_folder_cannot_be_pulled(bench: Bench) -> None:
+    """No builder of Dockerfiles finds it there, whatever its own error would say."""
+    base = replace(bench.request.spec.base, repository="oci:/images")
+    bench.request = replace(bench.request, spec=replace(bench.request.spec, base=base))
+    with pytest.raises(BuildError, match="METAFLOW_PREBUILT_BASE_IMAGE"):
+        bench.build(Of03())
+
+
 def test_no_secret_is_in_a_request_that_is_shown(bench: Bench) -> None:
     """What a registry gave for pushing is not in the repr."""
     assert "hush" not in repr(bench.request)

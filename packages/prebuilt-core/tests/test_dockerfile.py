@@ -210,14 +210,6 @@ def test_a_python_that_the_program_does_not_run_on_is_refused(
         dockerfile_build(spec, plan_layers(spec), BuildMaterials(files=FILES), form)
 
 
-def test_a_base_image_in_a_folder_is_refused(cases: dict[str, Case]) -> None:
-    """No builder of Dockerfiles finds it there, whatever its error would say."""
-    case = cases["base-python"]
-    spec = replace(case.spec, base=replace(case.spec.base, repository="oci:/images"))
-    with pytest.raises(BuildError, match="METAFLOW_PREBUILT_BASE_IMAGE"):
-        dockerfile_build(spec, plan_layers(spec), case.materials, "plain")
-
-
 def test_another_python_than_the_base_has_compiles_in_its_own_image(cases: dict[str, Case]) -> None:
     """Bytecode is made by the environment's X.Y: the base's 3.11 does not serve an environment with 3.12."""
     case = cases["mixed"]

@@ -75,6 +75,25 @@ class BuildRequest:
     materials: MaterialsSource | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
 
+    def check_registries(self, builder: str) -> None:
+        """Refuse folders of this machine, for a builder that reads and writes registries only; it is called `builder`.
+
+        Raises:
+            BuildError: The image is to be pushed into an image layout, or its base is in one.
+        """
+        folders = {
+            "METAFLOW_PREBUILT_IMAGE_REGISTRY to a registry": self.reference,
+            "METAFLOW_PREBUILT_BASE_IMAGE to an image in a registry": self.spec.base.repository,
+        }
+        for setting, place in folders.items():
+            if place.startswith("oci:"):
+                raise BuildError(
+                    f"build an image with {builder}",
+                    at=self.reference,
+                    reason=f"it needs registries, and {place} is a folder of this machine",
+                    remedy=f"set {setting}, or METAFLOW_PREBUILT_BUILD_SERVICE=native",
+                )
+
     @contextlib.contextmanager
     def as_dockerfile(self, form: DockerfileForm, progress: ImageProgress) -> Iterator[DockerfileBuild]:
         """Give a Dockerfile of this image and its context, which can be read inside the ``with`` only.
@@ -179,13 +198,7 @@ class DockerBuildService(ABC):
             FetchError: A package could not be downloaded.
             RegistryError: The image could not be pushed.
         """
-        if request.reference.startswith("oci:"):
-            raise BuildError(
-                f"build an image with {type(self).__name__}",
-                at=request.reference,
-                reason="it pushes to registries, and this is a folder of this machine",
-                remedy="set METAFLOW_PREBUILT_IMAGE_REGISTRY to a registry, or METAFLOW_PREBUILT_BUILD_SERVICE=native",
-            )
+        request.check_registries(type(self).__name__)
         can_buildkit = self.dockerfile_build_options().buildkit_deferred_input_mounts
         output = BuildOutput(progress)
         with request.as_dockerfile("buildkit" if can_buildkit else "plain", progress) as rendered:

@@ -136,12 +136,6 @@ def _is_on_loopback(proxy: str) -> bool:
 class _Renderer:
     def __init__(self, spec: ImageSpec, plan: LayerPlan, materials: BuildMaterials, form: DockerfileForm) -> None:
         self._spec, self._plan, self._materials, self._form = spec, plan, materials, form
-        if spec.base.repository.startswith("oci:"):
-            raise BuildError(
-                "render a Dockerfile",
-                reason=f"its base image {spec.base.reference} is in a folder of this machine, where no builder of Dockerfiles looks",
-                remedy="set METAFLOW_PREBUILT_BASE_IMAGE to an image in a registry, or METAFLOW_PREBUILT_BUILD_SERVICE=native",
-            )
         self._base = f"{spec.base.repository}@{spec.base.digest}"
         self._image, self._python = self._build_stage()
 
