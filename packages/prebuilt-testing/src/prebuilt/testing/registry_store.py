@@ -54,6 +54,12 @@ class RegistryStore:
         self._repositories: dict[str, StoredRepository] = {}
         self._uploads: dict[str, bytearray] = {}
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._repositories.clear()
+            self._uploads.clear()
+
     def repository(self, name: str) -> StoredRepository:
         """Return the repository called `name`."""
         with self._lock:

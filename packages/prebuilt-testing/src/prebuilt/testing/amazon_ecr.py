@@ -1,0 +1,198 @@
+"""Amazon ECR in this process: moto's API, and a registry behind the real host names that takes the passwords that the API gave."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import fnmatch
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from prebuilt.testing.certificate import make_certificate
+from prebuilt.testing.connect_proxy import ConnectProxy
+from prebuilt.testing.registry import InMemoryRegistry
+from prebuilt.testing.registry_auth import RegistryAuth
+
+ACCOUNT, REGION = "123456789012", "eu-west-1"
+HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+
+
+@dataclass(kw_only=True)
+class Passwords(RegistryAuth):
+    """The passwords that the API handed out; 403 is the answer to one that has ended, as it is Amazon's.
+
+    Attributes:
+        good: Those that open the registry.
+        lifetime: How long the API says that a password is good for. Nothing ends by itself.
+    """
+
+    good: set[str] = field(default_factory=set)
+    lifetime: timedelta = timedelta(hours=12)
+
+    def hand_out(self) -> tuple[str, datetime]:
+        """Return a new password and when it ends."""
+        password = secrets.token_hex(32)
+        self.good.add(password)
+        return password, datetime.now(timezone.utc) + self.lifetime
+
+    def expire_all(self) -> None:
+        """End every password that was handed out."""
+        self.good.clear()
+
+    def allows(self, authorization: str | None, repository: str, action: str) -> bool:
+        """Return whether a password that is good was shown."""
+        del repository, action
+        kind, _, value = (authorization or "").partition(" ")
+        try:
+            user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+        return kind == "Basic" and user == "AWS" and password in self.good
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmazonECR:
+    """The API and the registry.
+
+    Attributes:
+        api_url: Of moto's server.
+        registry: What is behind every host name.
+        passwords: What opens it.
+        proxy: What leads to it.
+        environ: What a process needs in its environment to find both.
+    """
+
+    api_url: str
+    registry: InMemoryRegistry
+    passwords: Passwords
+    proxy: ConnectProxy
+    environ: Mapping[str, str]
+
+    def client(self, service: str = "ecr", **options: Any) -> Any:  # noqa: ANN401 - boto3 has no types
+        """Return a client that may do everything."""
+        import boto3
+
+        keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", **options}
+        return boto3.client(service, region_name=REGION, endpoint_url=self.api_url, **keys)
+
+    def repository(self, name: str) -> Mapping[str, Any] | None:
+        """Return what the API says of a repository; None if it is not there."""
+        client = self.client()
+        try:
+            found: Mapping[str, Any] = client.describe_repositories(repositoryNames=[name])["repositories"][0]
+        except client.exceptions.RepositoryNotFoundException:
+            return None
+        return found
+
+    def user(self, *actions: str) -> dict[str, str]:
+        """Make a user who may do `actions` and nothing else; return its keys as environment variables.
+
+        From then on the API looks at permissions.
+        """
+        iam = self.client("iam")
+        statement = [{"Effect": "Allow", "Action": sorted(actions or ("sts:GetCallerIdentity",)), "Resource": "*"}]
+        iam.create_user(UserName="deployer")
+        policy = json.dumps({"Version": "2012-10-17", "Statement": statement})
+        iam.put_user_policy(UserName="deployer", PolicyName="deploy", PolicyDocument=policy)
+        key = iam.create_access_key(UserName="deployer")["AccessKey"]
+        _look_at_permissions(after_calls=0)
+        return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+    def reset(self) -> None:
+        """Forget all repositories, users, images and passwords, and look at no permissions."""
+        from moto.moto_api._internal.models import moto_api_backend
+
+        _look_at_permissions(after_calls=float("inf"))
+        moto_api_backend.reset()
+        self.passwords.expire_all()
+        self.passwords.lifetime = timedelta(hours=12)
+        self.registry.faults.clear()
+        self.registry.forget_requests()
+        self.registry.store.clear()
+        self.proxy.asked.clear()
+
+
+@contextlib.contextmanager
+def amazon_ecr(folder: Path) -> Iterator[AmazonECR]:
+    """Give Amazon ECR for the time of the body; `folder` takes its certificate.
+
+    moto has no registry, and its passwords are all the same and ended in 2015: what it hands out here is what the registry takes.
+    """
+    from moto.core.responses import ActionResult
+    from moto.ecr.responses import ECRResponse
+    from moto.server import ThreadedMotoServer
+
+    passwords = Passwords(scheme="basic", refuses_with=403)
+
+    def get_authorization_token(response: ECRResponse) -> ActionResult:
+        password, ends_at = passwords.hand_out()
+        token = base64.b64encode(f"AWS:{password}".encode()).decode()
+        endpoint = f"https://{response.current_account}.dkr.ecr.{response.region}.amazonaws.com"
+        data = {"authorizationToken": token, "expiresAt": ends_at, "proxyEndpoint": endpoint}
+        return ActionResult({"authorizationData": [data]})
+
+    certificate = folder / "amazon.pem"
+    tls = make_certificate(certificate, f"*.dkr.ecr.{REGION}.amazonaws.com", "*.dkr.ecr-fips.us-east-1.amazonaws.com")
+    api = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    with mock.patch.object(ECRResponse, "get_authorization_token", get_authorization_token), _running(api) as api_url:
+        registry = InMemoryRegistry(auth=passwords, tls=tls, has_repository=_has_repository, is_immutable=_is_immutable)
+        with registry, ConnectProxy(registry.host).serving() as proxy:
+            environ = {
+                "AWS_ENDPOINT_URL": api_url,
+                "AWS_ACCESS_KEY_ID": "testing",
+                "AWS_SECRET_ACCESS_KEY": "testing",
+                "AWS_DEFAULT_REGION": REGION,
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "AWS_CONFIG_FILE": str(folder / "no-config"),
+                "AWS_SHARED_CREDENTIALS_FILE": str(folder / "no-credentials"),
+                "HTTPS_PROXY": proxy.url,
+                "NO_PROXY": "127.0.0.1",
+                "METAFLOW_PREBUILT_CA_BUNDLE": str(certificate),
+            }
+            yield AmazonECR(api_url=api_url, registry=registry, passwords=passwords, proxy=proxy, environ=environ)
+
+
+@contextlib.contextmanager
+def _running(api: Any) -> Iterator[str]:  # noqa: ANN401 - moto has no types
+    """Give the address of moto's server."""
+    api.start()
+    try:
+        host, port = api.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        api.stop()
+        api._server.server_close()  # noqa: SLF001 - moto leaves its socket open
+
+
+def _look_at_permissions(*, after_calls: float) -> None:
+    from moto import settings
+    from moto.core.authorization import ActionAuthenticatorMixin
+
+    settings.INITIAL_NO_AUTH_ACTION_COUNT = after_calls
+    ActionAuthenticatorMixin.request_count = 0
+
+
+def _repositories() -> Mapping[str, Any]:
+    from moto.ecr.models import ecr_backends
+
+    found: Mapping[str, Any] = ecr_backends[ACCOUNT][REGION].repositories
+    return found
+
+
+def _has_repository(name: str) -> bool:
+    return name in _repositories()
+
+
+def _is_immutable(name: str, tag: str) -> bool:
+    """Return whether the repository's settings keep `tag` where it is."""
+    repository = _repositories()[name]
+    filters = repository.image_tag_mutability_exclusion_filters or ()
+    is_excluded = any(fnmatch.fnmatchcase(tag, each["filter"]) for each in filters)
+    return str(repository.image_tag_mutability).startswith("IMMUTABLE") is not is_excluded

@@ -1,0 +1,69 @@
+"""An HTTP proxy on loopback through which a server of a test is reached by the host name of a real one, over TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class ConnectProxy:
+    """Takes ``CONNECT`` requests for any host, and leads all of them to one server.
+
+    Attributes:
+        server: ``host:port`` of the server behind it.
+        asked: Each host and port that was asked for, in order.
+    """
+
+    def __init__(self, server: str) -> None:
+        """Lead to `server`; serve inside :meth:`serving`."""
+        self.server = server
+        self.asked: list[str] = []
+        self.url = ""
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[ConnectProxy]:
+        """Serve on a free port of 127.0.0.1; :attr:`url` is what ``HTTPS_PROXY`` has to be."""
+        handler = type("Handler", (_Handler,), {"proxy": self})
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            server.daemon_threads = True
+            server.block_on_close = False
+            thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+            thread.start()
+            self.url = f"http://127.0.0.1:{server.server_port}"
+            try:
+                yield self
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    proxy: ConnectProxy
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the standard library
+        """Write nothing."""
+
+    def do_CONNECT(self) -> None:
+        """Join both connections until one of them ends."""
+        self.proxy.asked.append(self.path)
+        host, _, port = self.proxy.server.rpartition(":")
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port))) as behind:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=_pump, args=(behind, self.connection), daemon=True)
+            back.start()
+            _pump(self.connection, behind)
+            back.join()
+        self.close_connection = True
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while piece := source.recv(1 << 16):
+            target.sendall(piece)
+    for each in (source, target):
+        with contextlib.suppress(OSError):  # the other direction was faster
+            each.shutdown(socket.SHUT_RDWR)
