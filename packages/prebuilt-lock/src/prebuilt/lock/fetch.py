@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 from urllib.parse import unquote, urlsplit
 
 from prebuilt.core.errors import DigestMismatchError, FetchError, without_credentials
@@ -27,6 +27,18 @@ _STALE_S = 24 * 3600  # a download that a killed process left behind; none takes
 _SLICE_S = 0.2  # how soon a wait notices that it should stop
 
 
+class Downloader(Protocol):
+    """One way to fetch packages. Concurrent calls are fine."""
+
+    def attempt(self, download: Download) -> None:
+        """Fetch what is missing of the file.
+
+        Raises:
+            TransientError: It failed in a way that may pass.
+            FetchError: It failed for good.
+        """
+
+
 @final
 class PackageFiles:
     """Gives package files, from the network or from where they lie. Concurrent calls are fine.
@@ -36,14 +48,32 @@ class PackageFiles:
     """
 
     def __init__(
-        self, settings: Settings, index_config: IndexConfig, cache_dir: Path, *, backoff: Backoff | None = None
+        self,
+        settings: Settings,
+        index_config: IndexConfig,
+        cache_dir: Path,
+        *,
+        backoff: Backoff | None = None,
+        brought: Path | None = None,
+        downloader: Downloader | None = None,
     ) -> None:
         """Keep files below `cache_dir`, and reach indexes by `index_config`.
+
+        Args:
+            settings: Say whether files are kept.
+            index_config: Credentials and certificates for wheels.
+            cache_dir: May not exist yet.
+            backoff: How often and when to try again.
+            brought: Folder of files that came along, as ``<sha256>/<file>``; they are used wherever the lock says they are.
+            downloader: Of all packages, in place of those that know this user's indexes, channels and credentials.
 
         Raises:
             SettingError: A setting is malformed.
         """
-        self._wheels, self._conda = WheelDownloader(index_config), CondaDownloader()
+        self._wheels = WheelDownloader(index_config)
+        self._wheel_downloader: Downloader = downloader or self._wheels
+        self._conda_downloader: Downloader = downloader or CondaDownloader()
+        self._brought = brought
         self._wheelhouse = WheelHouse(cache_dir / "wheels")
         self._downloads, self._kept = cache_dir / "downloads", cache_dir / "packages"
         self._keep = settings.flag("PREBUILT_KEEP_DOWNLOADS", default=False)
@@ -94,7 +124,9 @@ class PackageFiles:
             yield download.path
 
     def _local(self, package: LockedPackage) -> Path | None:
-        """Return where the file lies by its nature; None if it is somewhere else."""
+        """Return where the file lies by its nature, or since it came along; None if it is somewhere else."""
+        if self._brought is not None and (brought := self._brought / package.sha256 / package.filename).is_file():
+            return brought
         if not package.url and isinstance(package, Wheel):
             path = self._wheelhouse.path(package.sha256, package.filename)
             if path is None:
@@ -111,12 +143,12 @@ class PackageFiles:
 
     def _fetch(self, download: Download, check: Check) -> None:
         package = download.package
-        attempt = self._conda.attempt if isinstance(package, CondaPackage) else self._wheels.attempt
+        downloader = self._conda_downloader if isinstance(package, CondaPackage) else self._wheel_downloader
         waits_s = self._backoff.waits_s()
         while True:
             check()
             try:
-                attempt(download)
+                downloader.attempt(download)
             except TransientError as error:
                 wait_s = next(waits_s, None)
                 if wait_s is None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import json
 import shutil
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias, final
 
 from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import BuildError
-from prebuilt.core.lock import Lock, LockedPackage
+from prebuilt.core.lock import Lock
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.spec import BasePython
 from prebuilt.core.storage import read_if_there, storage_errors, write_atomically
@@ -23,12 +19,12 @@ from prebuilt.core.tree import Entry
 from prebuilt.lock.fetch import PackageFiles
 from prebuilt.lock.install_target import InstallTarget
 from prebuilt.lock.installer import LinkScripts, PackageInstaller
+from prebuilt.lock.prepared import PreparedPackages
 from prebuilt.lock.tree_writer import write_tree
 from prebuilt.lock.virtualenv import virtualenv_entries
 
 _MARKER = ".prebuilt-environment.json"
 _FORMAT = 1  # raised when environments of the same lock must be made anew
-_AT_ONCE = 4  # packages that are fetched while one is written
 
 
 def materialise(
@@ -111,7 +107,8 @@ class _Environment:
         if self._base is not None:
             write_tree(virtualenv_entries(self._base, target), self._prefix)
         progress.add_total(sum(package.size_bytes for package in self._lock.packages))
-        with _Prepared(self._lock.packages, installer, progress, stop) as prepared:
+        advance, packages = progress.advance, self._lock.packages
+        with PreparedPackages(packages, installer, advance=advance, check=stop.check) as prepared:
             for package, entries in prepared:
                 progress.state(f"installing {package.name}")
                 write_tree(_sources(entries, stop), self._prefix)
@@ -126,60 +123,6 @@ class _Environment:
             "base": self._base.path if self._base else None,
         }
         return json.dumps(facts, sort_keys=True).encode()
-
-
-@final
-class _Prepared:
-    """Packages in order, each with its files, while those after it are on their way: the later one of two owners must win."""
-
-    def __init__(
-        self,
-        packages: Sequence[LockedPackage],
-        installer: PackageInstaller,
-        progress: ImageProgress,
-        cancellation: Cancellation,
-    ) -> None:
-        self._packages, self._installer, self._progress = packages, installer, progress
-        self._cancellation = cancellation
-        self._stop = Cancellation()
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="materialise")
-        self._ahead: deque[Future[_Open]] = deque()
-
-    def __enter__(self) -> _Prepared:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.cancel()
-        self._pool.shutdown(cancel_futures=True)
-        for future in self._ahead:
-            if not future.cancelled() and future.exception() is None:
-                future.result()[1].close()
-
-    def __iter__(self) -> Iterator[tuple[LockedPackage, list[Entry]]]:
-        left = iter(self._packages)
-        self._ahead.extend(self._start(package) for package in itertools.islice(left, _AT_ONCE))
-        for package in self._packages:
-            entries, opened = self._ahead[0].result()
-            self._ahead.popleft()
-            with opened:
-                yield package, entries
-            self._ahead.extend(self._start(following) for following in itertools.islice(left, 1))
-
-    def _start(self, package: LockedPackage) -> Future[_Open]:
-        return self._pool.submit(self._open, package)
-
-    def _open(self, package: LockedPackage) -> _Open:
-        with contextlib.ExitStack() as stack:
-            context = self._installer.entries(package, advance=self._progress.advance, check=self._check)
-            entries = stack.enter_context(context)
-            return entries, stack.pop_all()
-
-    def _check(self) -> None:
-        self._stop.check()
-        self._cancellation.check()
-
-
-_Open: TypeAlias = tuple[list[Entry], contextlib.ExitStack]
 
 
 def _sources(entries: Iterable[Entry], cancellation: Cancellation) -> Iterator[Entry]:

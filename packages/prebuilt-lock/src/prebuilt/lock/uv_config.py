@@ -13,11 +13,6 @@ from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
 from prebuilt.lock.url_credentials import with_credentials
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 _INDEX_KEYS = ("index", "index-url", "extra-index-url", "find-links", "no-index")
 _NAMED = re.compile(r"([A-Za-z0-9._-]+)=(.+)")
 
@@ -93,6 +88,12 @@ class UvConfig:
 
 def _table(path: Path) -> dict[str, Any]:
     """Return what is uv's in a ``uv.toml`` or ``pyproject.toml``."""
+    # Not above: the build stage of a Dockerfile has no third-party package, and reads no configuration.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

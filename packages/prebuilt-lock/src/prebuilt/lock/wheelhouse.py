@@ -7,8 +7,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-
 from prebuilt.core.errors import ResolveError
 from prebuilt.core.lock import Role, Wheel
 from prebuilt.core.storage import atomic_file, storage_errors
@@ -29,6 +27,9 @@ class WheelHouse:
             ResolveError: It is not there, or its name is not a wheel's.
             StorageError: It cannot be read or copied.
         """
+        # Not above: the build stage of a Dockerfile looks for wheels here too, and has no third-party package.
+        from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
         try:
             name, version, _, _ = parse_wheel_filename(path.name)
         except InvalidWheelFilename as error:
