@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,14 +17,16 @@ from metaflow_extensions.prebuilt.deploy.interruption import at_once_the_second_
 from metaflow_extensions.prebuilt.deploy.requirements import image_requirements, local_requirements
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
 from prebuilt.core.bake import BakedImage, Baker, BaseImages, StepImage
+from prebuilt.core.dockerfile import BuildMaterials, MaterialsSource
 from prebuilt.core.documents import DocumentStore, FolderDocuments
 from prebuilt.core.errors import BaseImageError, RegistryError, SettingError
 from prebuilt.core.lock import Lock
 from prebuilt.core.locks import Locks, Resolver
 from prebuilt.core.platforms import Platform
-from prebuilt.core.progress import LineProgress, Progress, TerminalProgress
+from prebuilt.core.progress import ImageProgress, LineProgress, Progress, TerminalProgress
 from prebuilt.core.requirements import Requirements
 from prebuilt.core.settings import Settings
+from prebuilt.core.spec import ImageSpec
 from prebuilt.core.storage import cache_dir
 
 _MOST_WORKERS = 8
@@ -137,8 +140,13 @@ class Deployment:
             refresh=self.refresh,
             reuse=self.settings.flag("PREBUILT_REGISTRY_CACHE", default=True),
             has_bytecode=_has_interpreter,
+            materials=self._materials(documents),
         )
         return baker.bake(images)
+
+    def _materials(self, documents: DocumentStore) -> MaterialsSource:
+        locks = Locks(resolver=self.resolver, documents=documents, progress=self.progress)
+        return MaterialsOnDemand(settings=self.settings, locks=locks)
 
     def _step_image(self, name: str, asked: Asked, compute: Any) -> StepImage:
         if "image" not in compute.attributes:
@@ -210,6 +218,26 @@ class ResolverOnDemand:
         from prebuilt.lock.resolver import LockResolver
 
         return LockResolver(self.settings, note=self.progress.note)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaterialsOnDemand:
+    """The project's source of materials for Dockerfiles, which is imported when one is to be built."""
+
+    settings: Settings
+    locks: Locks
+
+    def gather(
+        self, spec: ImageSpec, progress: ImageProgress, *, check: Callable[[], None]
+    ) -> AbstractContextManager[BuildMaterials]:
+        """Give the materials for an image of `spec`. Concurrent calls are fine."""
+        return self._source.gather(spec, progress, check=check)
+
+    @cached_property
+    def _source(self) -> MaterialsSource:
+        from prebuilt.lock.stage.materials import LockMaterials
+
+        return LockMaterials(settings=self.settings, locks=self.locks)
 
 
 def set_image(compute: Any, image: BakedImage) -> None:
