@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import time
@@ -60,14 +61,18 @@ def main(arguments: Sequence[str]) -> int:
     machine.install_engines()
     nox = [str(environment.folder / "bin" / "nox"), "--session", *(arguments or SESSIONS)]
     tally = Tally()
-    with subprocess.Popen(
-        nox,
-        cwd=venv.ROOT,
-        env={**environment.variables, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    wants_engines = not arguments or any(name.startswith("integration") for name in arguments)
+    with (
+        machine.engines_on_their_way(venv.ROOT) if wants_engines else contextlib.nullcontext(),
+        subprocess.Popen(
+            nox,
+            cwd=venv.ROOT,
+            env={**environment.variables, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
         for line in process.stdout or ():
             print(line, end="", flush=True)
             tally.see(line)

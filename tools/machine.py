@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 # What Debian and Ubuntu call the package that brings a program. The tests start the programs themselves.
 APT_PACKAGES = {
     "dockerd": "docker.io",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "update-ca-certificates": "ca-certificates",
     "docker-registry": "docker-registry",
     "podman": "podman",
     "setpriv": "util-linux",
@@ -31,6 +39,29 @@ def install_engines() -> None:
         return
     print(f"Installing for the integration tests: {' '.join(missing)}", flush=True)
     apt_get_install(*missing)
+
+
+@contextlib.contextmanager
+def engines_on_their_way(root: Path) -> Iterator[None]:
+    """Get the engines that take minutes while the body runs, out of its way. The tests wait for what they need and is not there yet.
+
+    A machine that cannot run them is left alone: that takes root, and Debian's packages.
+    """
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        yield
+        return
+    sources = os.pathsep.join(str(folder) for folder in sorted(root.glob("packages/*/src")))
+    process = subprocess.Popen(
+        ["nice", sys.executable, "-m", "prebuilt.testing.engines"],
+        env={**os.environ, "PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "1"},
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def apt_get_install(*packages: str) -> None:

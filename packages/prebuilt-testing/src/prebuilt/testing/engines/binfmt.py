@@ -31,6 +31,20 @@ def is_arm64_emulated() -> bool:
     return entry.exists() and entry.read_text(encoding="ascii").startswith("enabled")
 
 
+def emulator() -> Path:
+    """Return the emulator of arm64, unpacked and not installed: installing it would register it for good.
+
+    Raises:
+        EngineError: It cannot be got.
+    """
+
+    def unpack(folder: Path) -> None:
+        with debian_suite(_SUITE) as suite:
+            suite.unpack(["qemu-user-static"], folder)
+
+    return kept(f"qemu-user-static-{_SUITE}", unpack) / "usr" / "bin" / f"{_NAME}-static"
+
+
 @contextlib.contextmanager
 def arm64_emulation() -> Iterator[None]:
     """Have the machine run programs for arm64 during the body, in containers too. Needs root; as it was afterwards.
@@ -42,7 +56,7 @@ def arm64_emulation() -> Iterator[None]:
         if is_arm64_emulated():
             yield
             return
-        qemu = _qemu()
+        qemu = emulator()
         with _restored():
             if (_LIST / _NAME).exists():
                 _write(_LIST / _NAME, "1")
@@ -85,16 +99,6 @@ def _restored() -> Iterator[None]:
             _write(entry, "-1")  # which removes it
         elif was_there:
             _write(entry, "1" if was_enabled else "0")
-
-
-def _qemu() -> Path:
-    """Return the emulator, unpacked and not installed: installing it would register it for good."""
-
-    def unpack(folder: Path) -> None:
-        with debian_suite(_SUITE) as suite:
-            suite.unpack(["qemu-user-static"], folder)
-
-    return kept(f"qemu-user-static-{_SUITE}", unpack) / "usr" / "bin" / f"{_NAME}-static"
 
 
 def _write(path: Path, text: str) -> None:

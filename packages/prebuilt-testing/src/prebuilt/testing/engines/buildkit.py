@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from prebuilt.testing.engines.cache import kept
-from prebuilt.testing.engines.process import EngineError, find_program, free_port, running
+from prebuilt.testing.engines.golang import build_programs
+from prebuilt.testing.engines.process import find_program, free_port, running
 
 VERSION = "v0.34.2"
 
@@ -45,37 +44,13 @@ def buildkit_programs() -> Path:
     Takes some six minutes on two processors the first time.
 
     Raises:
-        EngineError: There is no Go, or the build failed.
+        EngineError: The module or Go cannot be got, or the build failed.
     """
     return kept(f"buildkit-{VERSION}", _build)
 
 
 def _build(folder: Path) -> None:
-    go = find_program("go", brought_by="install Go 1.26 or newer")
-    module = f"github.com/moby/buildkit@{VERSION}"
-    found = subprocess.run([go, "mod", "download", "-json", module], capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise EngineError(f"download {module}", reason=found.stderr or found.stdout)
-    # Inside its own folder the module is the main one, so that its replace directives count.
-    built = subprocess.run(
-        [
-            go,
-            "build",
-            "-mod=readonly",
-            "-trimpath",
-            "-ldflags=-s -w",
-            f"-o={folder}/",
-            "./cmd/buildctl",
-            "./cmd/buildkitd",
-        ],
-        cwd=json.loads(found.stdout)["Dir"],
-        env={**os.environ, "CGO_ENABLED": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if built.returncode:
-        raise EngineError(f"build {module}", reason=built.stderr)
+    build_programs(f"github.com/moby/buildkit@{VERSION}", "./cmd/buildctl", "./cmd/buildkitd", folder=folder)
 
 
 @contextlib.contextmanager
@@ -83,7 +58,7 @@ def buildkit_daemon(folder: Path, *, registry: str) -> Iterator[BuildKit]:
     """Give a daemon whose state is below `folder` and that speaks plain HTTP with `registry`. Needs root.
 
     Raises:
-        EngineError: Go or runc is not installed, or the daemon does not start.
+        EngineError: BuildKit cannot be built, runc is not installed, or the daemon does not start.
     """
     programs = buildkit_programs()
     runc = find_program("runc", brought_by="apt-get install runc")

@@ -120,7 +120,9 @@ def _archive() -> str:
         label, _, address = line.partition("|")
         if label == "Debian":
             return address
-    raise EngineError("find the Debian archive", reason="apt knows of none", remedy="run apt-get update on Debian")
+    raise EngineError(
+        "find the Debian archive", reason="apt knows of none", remedy="use Debian, and run apt-get update"
+    )
 
 
 def _keyring() -> Path:

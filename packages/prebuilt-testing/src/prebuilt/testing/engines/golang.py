@@ -1,0 +1,68 @@
+"""Go, which builds the engines that no package brings."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from prebuilt.testing.engines.cache import kept
+from prebuilt.testing.engines.debian import debian_suite
+from prebuilt.testing.engines.process import EngineError
+
+_OLDEST = (1, 26)  # what the newest module that we build asks for
+_VERSION = ".".join(map(str, _OLDEST))
+_SUITE = "sid"
+
+
+def go_program() -> Path:
+    """Return ``go``: the machine's, or where it is missing or too old Debian's, unpacked into the cache and not installed.
+
+    Raises:
+        EngineError: It is not there and cannot be got.
+    """
+    installed = shutil.which("go")
+    if installed and _version(installed) >= _OLDEST:
+        return Path(installed)
+
+    def unpack(folder: Path) -> None:
+        with debian_suite(_SUITE) as suite:
+            suite.unpack([f"golang-{_VERSION}-go", f"golang-{_VERSION}-src"], folder)
+
+    return kept(f"golang-{_VERSION}", unpack) / "usr" / "lib" / f"go-{_VERSION}" / "bin" / "go"
+
+
+def build_programs(module: str, *programs: str, folder: Path) -> None:
+    """Build programs of a module into `folder`, static and stripped.
+
+    Args:
+        module: With its version: ``github.com/moby/buildkit@v0.34.2``.
+        programs: Folders of the module: ``./cmd/buildctl``.
+        folder: Where they go, named after their folders.
+
+    Raises:
+        EngineError: There is no Go, the module cannot be downloaded, or the build failed.
+    """
+    go = str(go_program())
+    found = json.loads(_run(go, "mod", "download", "-json", module, tried=f"download {module}"))
+    # Inside its own folder the module is the main one, so that its replace directives count.
+    options = ("-mod=readonly", "-trimpath", "-ldflags=-s -w", f"-o={folder}/")
+    _run(go, "build", *options, *programs, tried=f"build {module}", cwd=found["Dir"])
+
+
+def _run(*command: str, tried: str, cwd: str | None = None) -> str:
+    environ = {**os.environ, "CGO_ENABLED": "0"}
+    done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EngineError(tried, reason=done.stderr or done.stdout)
+    return done.stdout
+
+
+def _version(go: str) -> tuple[int, ...]:
+    # What the program itself is: in a module's folder it may become another one.
+    done = subprocess.run([go, "version"], capture_output=True, text=True, check=False, cwd="/")
+    found = re.search(r"\bgo(\d+)\.(\d+)", done.stdout)
+    return tuple(map(int, found.groups())) if found else ()
