@@ -84,7 +84,7 @@ class DebianSuite:
     def _apt(self, *command: str, cwd: Path | None = None) -> str:
         done = subprocess.run(command, env=self.environ, cwd=cwd, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise EngineError(f"run {' '.join(command[:2])}", reason=done.stderr[-2000:] or done.stdout[-2000:])
+            raise EngineError(f"run {' '.join(command)}", reason=done.stderr[-2000:] or done.stdout[-2000:])
         return done.stdout
 
 
