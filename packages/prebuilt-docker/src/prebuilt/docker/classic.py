@@ -1,0 +1,162 @@
+"""The classic builder: part of every engine, and reached through the SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from prebuilt.docker.engine_images import image_facts
+from prebuilt.docker.engine_stream import Event, followed
+from prebuilt.docker.image_build import ImageBuild
+
+if TYPE_CHECKING:
+    import docker
+
+_STEP = re.compile(r"STEP \d+(?:/\d+)? ?: ?(?P<instruction>\w*)", re.IGNORECASE)
+_IMAGE = re.compile(r"\s*-+> (?P<id>[0-9a-f]{12,64})\s*")
+_FINAL_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(?P<image>\S+)", re.IGNORECASE | re.MULTILINE)
+_PATIENCE_S = 10.0  # for a container of a build that was stopped: the engine removes it, but not at once
+_LOOK_S = 0.2
+_CONFLICT = 409
+
+logger = logging.getLogger(__name__)
+
+
+class ClassicBuildError(Exception):
+    """The build failed; the text is the engine's."""
+
+
+def build_classic(client: docker.APIClient, build: ImageBuild) -> None:
+    """Build an image, and leave nothing else in the engine: no container, and no image of another stage or step.
+
+    Such images would serve as a cache for nothing but the same build again, and each is as large as the environment.
+
+    Raises:
+        ClassicBuildError: It failed.
+        CancelledError: It was cancelled.
+        DeadlineError: It took too long.
+    """
+    log = ClassicLog()
+    try:
+        with followed(client, lambda: _start(client, build), build.limits) as events:
+            for line in log.lines(events):
+                build.output(line)
+    finally:
+        with contextlib.suppress(OSError):  # the engine is gone, and that is said by what ends this
+            _remove_steps(client, log.steps)
+
+
+def _start(client: docker.APIClient, build: ImageBuild) -> Iterator[Event]:
+    return cast(
+        "Iterator[Event]",
+        client.build(
+            fileobj=cast("Any", build.archive()),
+            custom_context=True,
+            tag=build.name,
+            buildargs=dict(build.arguments),
+            network_mode=build.network,
+            platform=None if is_pinned(build.dockerfile) else build.platform,
+            use_config_proxy=True,
+            nocache=True,  # no image of a step is another build's too: each can be removed
+            rm=True,
+            forcerm=True,
+            decode=True,
+            timeout=cast("Any", build.limits.left_s),  # steps may say nothing for long
+        ),
+    )
+
+
+def is_pinned(dockerfile: str) -> bool:
+    """Return whether the final stage's base is named by its digest, which decides what platform the image is for.
+
+    Then the classic builder must not be told: a platform would hold for the stages that run things, too.
+    """
+    images = _FINAL_FROM.findall(dockerfile)
+    return bool(images) and "@sha256:" in images[-1]
+
+
+class ClassicLog:
+    """Reads the events of a build.
+
+    Attributes:
+        steps: The images that its steps made, in order: all but the bases.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing read."""
+        self.steps: list[str] = []
+        self._instruction = ""
+        self._text = ""
+
+    def lines(self, events: Iterator[Event]) -> Iterator[str]:
+        """Yield what users read.
+
+        Raises:
+            ClassicBuildError: The engine says that the build failed.
+        """
+        for event in events:
+            yield from self._whole_lines(str(event.get("stream", "")))
+            yield from _pull_lines(event)
+            failure = failure_of(event)
+            if failure:
+                raise ClassicBuildError(failure)
+        if self._text:
+            yield self._text
+
+    def _whole_lines(self, text: str) -> Iterator[str]:
+        *lines, self._text = (self._text + text).split("\n")
+        for line in lines:
+            self._see(line)
+            if line.strip():
+                yield line.rstrip()
+
+    def _see(self, line: str) -> None:
+        step, image = _STEP.match(line), _IMAGE.fullmatch(line)
+        if step:
+            self._instruction = step["instruction"].upper()
+        elif image and self._instruction != "FROM":
+            self.steps.append(image["id"])
+
+
+def failure_of(event: Event) -> str | None:
+    """Return what failed, where an event of the engine says so."""
+    detail = event.get("errorDetail")
+    if isinstance(detail, dict) and detail.get("message"):
+        return str(detail["message"])
+    if event.get("error"):
+        return str(event["error"])
+    return str(event["message"]) if set(event) == {"message"} else None
+
+
+def _pull_lines(event: Event) -> Iterator[str]:
+    """Yield the states of a pull of a base, without the bytes of each layer."""
+    if "status" in event and not event.get("progressDetail"):
+        name = str(event.get("id", ""))
+        yield f"{name}: {event['status']}" if name else str(event["status"])
+
+
+def _remove_steps(client: docker.APIClient, images: list[str]) -> None:
+    """Remove images that nothing names; those that carry another image stay, and go with it."""
+    import docker.errors
+
+    deadline_s = time.monotonic() + _PATIENCE_S
+    for image in reversed(images):
+        facts = image_facts(client, image)
+        if facts is None or facts.get("RepoTags") or facts.get("RepoDigests"):
+            continue
+        while True:
+            try:
+                client.remove_image(image)
+            except docker.errors.NotFound:
+                break
+            except docker.errors.APIError as error:
+                is_used = error.status_code == _CONFLICT and "container" in str(error)
+                if is_used and time.monotonic() < deadline_s:
+                    time.sleep(_LOOK_S)
+                    continue
+                logger.debug("an image of a build stays in the engine: %s", error)
+            break

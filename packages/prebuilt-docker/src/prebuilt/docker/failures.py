@@ -1,0 +1,158 @@
+"""What is behind the messages of engines and registries, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prebuilt.core.errors import (
+    BuildError,
+    EngineError,
+    ForbiddenError,
+    PrebuiltError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnreachableError,
+    UnauthorizedError,
+)
+
+_FREE_SPACE = "see what takes it with `docker system df`, and free it with `docker system prune`"
+_LIMIT = "log in, which raises the limit (docker login), or set METAFLOW_PREBUILT_BASE_IMAGE to a copy in a registry of your own"
+_CERTIFICATES = "give the engine the registry's certificate authority: the file ca.crt in /etc/docker/certs.d, in a folder named as the registry"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    pattern: re.Pattern[str]
+    reason: str
+    remedy: str
+
+
+def _known(pattern: str, reason: str, remedy: str) -> _Known:
+    return _Known(re.compile(pattern, re.IGNORECASE), reason, remedy)
+
+
+_BUILD_FAILURES = (
+    _known(r"no space left on device|disk quota exceeded", "the engine's disk is full", _FREE_SPACE),
+    _known(r"toomanyrequests|too many requests|pull rate limit", "the base image's registry limits pulls", _LIMIT),
+    _known(
+        r"pull access denied|no basic auth credentials|authentication required|incorrect username or password"
+        r"|failed to authorize|unexpected status from .*: 40[13]|unauthorized",
+        "the base image's registry did not let the engine pull it",
+        "log in to that registry (docker login HOST), and check the name of the base image",
+    ),
+    _known(
+        r"manifest unknown|manifest for .* not found|failed to resolve source metadata.*not found",
+        "the base image is not there, or not for this platform",
+        "check METAFLOW_PREBUILT_BASE_IMAGE and that the engine reaches that registry",
+    ),
+    _known(
+        r"server gave HTTP response to HTTPS client",
+        "the base image's registry speaks plain HTTP, and the engine wants TLS",
+        "list it under insecure-registries in the engine's daemon.json",
+    ),
+    _known(r"certificate signed by unknown authority", "the engine does not trust a certificate", _CERTIFICATES),
+    _known(
+        r"temporary failure in name resolution|name or service not known|could not resolve host|network is unreachable",
+        "a step of the build has no network, or cannot resolve names",
+        "set METAFLOW_PREBUILT_DOCKER_BUILD_NETWORK=host, or the engine's DNS",
+    ),
+    _known(
+        r"exec format error",
+        "a step of the build was started on a processor of another architecture",
+        "use a base image that exists for the engine's own platform too, or the builder native",
+    ),
+    _known(
+        r"cannot connect to the docker daemon|error during connect", "the engine stopped answering", "look into its log"
+    ),
+)
+
+
+def build_failure(at: str, reason: str, output: Sequence[str] = ()) -> BuildError:
+    """Return the error for a build of the image `at` that ended with `reason`, which may be all that is known."""
+    text = "\n".join((reason, *output))
+    known = next((known for known in _BUILD_FAILURES if known.pattern.search(text)), None)
+    return BuildError(
+        "build an image with Docker",
+        at=at,
+        reason=f"{known.reason} ({reason})" if known else reason,
+        remedy=known.remedy if known else "see what it said" if output else "",
+        output=output,
+    )
+
+
+def too_slow(at: str, timeout_s: float, output: Sequence[str]) -> BuildError:
+    """Return the error for a build and push that took longer than they may."""
+    return BuildError(
+        "build and push an image with Docker",
+        at=at,
+        reason=f"it was stopped after {timeout_s:.0f} s",
+        remedy="set METAFLOW_PREBUILT_BUILD_TIMEOUT to more seconds",
+        output=output,
+    )
+
+
+def cut_off(tried: str, at: str, error: Exception) -> EngineError:
+    """Return the error for an engine that went away in the middle of its answer."""
+    return EngineError(
+        tried, at=at, reason=f"the engine cut the connection ({error})", remedy="look into its log, and try again"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownRefusal:
+    pattern: re.Pattern[str]
+    error: type[RegistryError]
+    remedy: str
+    status: int | None = None
+
+
+def _refusal(pattern: str, error: type[RegistryError], remedy: str, status: int | None = None) -> _KnownRefusal:
+    return _KnownRefusal(re.compile(pattern, re.IGNORECASE), error, remedy, status)
+
+
+_FULL = re.compile(r"no space left on device", re.IGNORECASE)
+_PUSH_FAILURES = (
+    _refusal(
+        r"server gave HTTP response to HTTPS client",
+        RegistryError,
+        "list {host} under insecure-registries in the engine's daemon.json",
+    ),
+    _refusal(r"certificate signed by unknown authority", RegistryError, _CERTIFICATES),
+    _refusal(r"toomanyrequests|too many requests|\b429\b", RateLimitedError, "wait, or push less at a time", 429),
+    _refusal(
+        r"unauthorized|authentication required|no basic auth|incorrect username or password|\b401\b",
+        UnauthorizedError,
+        "log in: docker login {host}",
+        401,
+    ),
+    _refusal(
+        r"denied|forbidden|insufficient_scope|\b403\b",
+        ForbiddenError,
+        "log in as somebody who may push there (docker login {host}), and check that the repository exists",
+        403,
+    ),
+    _refusal(
+        r"\b50[0234]\b|timeout|timed out|\bEOF\b|connection reset|broken pipe|connection refused|no such host"
+        r"|temporary failure",
+        RegistryUnreachableError,
+        "check that the engine reaches {host}",
+    ),
+)
+
+
+def push_failure(at: str, reason: str) -> PrebuiltError:
+    """Return the error for a push of the image `at` that ended with `reason`."""
+    tried, host = "push an image with Docker", at.partition("/")[0]
+    if _FULL.search(reason):
+        return BuildError(tried, at=at, reason=f"the engine's disk is full ({reason})", remedy=_FREE_SPACE)
+    known = next((known for known in _PUSH_FAILURES if known.pattern.search(reason)), None)
+    if known is None:
+        return RegistryError(tried, at=at, reason=reason)
+    return known.error(tried, at=at, reason=reason, remedy=known.remedy.format(host=host), status=known.status)
+
+
+def is_passing(error: PrebuiltError) -> bool:
+    """Return whether what `error` reports of a push may be over soon."""
+    return isinstance(error, (RateLimitedError, RegistryUnreachableError))
