@@ -37,6 +37,28 @@ def test_only_loopback_and_named_hosts_are_spoken_to_plainly(tmp_path: Path, hos
     assert config(tmp_path, METAFLOW_PREBUILT_INSECURE_REGISTRIES=insecure).base_url(host) == url
 
 
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("192.168.1.20:5000", "http://192.168.1.20:5000"),
+        ("10.1.2.3:5000/team", "http://10.1.2.3:5000"),
+        ("172.20.0.2:5000", "http://172.20.0.2:5000"),
+        ("[fd00::1]:5000", "http://[fd00::1]:5000"),
+        ("registry:5000", "http://registry:5000"),
+        ("203.0.114.7:5000", "https://203.0.114.7:5000"),
+        ("registry.example.org:5000", "https://registry.example.org:5000"),
+    ],
+)
+def test_private_addresses_of_the_registry_local_are_spoken_to_plainly(tmp_path: Path, address: str, url: str) -> None:
+    """Where the registry `local` is named by a private address, push and pull alike, TLS is not expected; elsewhere it is."""
+    host = address.partition("/")[0]
+    assert config(tmp_path, METAFLOW_PREBUILT_LOCAL_REGISTRY_PUSH=address).base_url(host) == url
+    assert config(tmp_path, METAFLOW_PREBUILT_LOCAL_REGISTRY_PULL=address).base_url(host) == url
+    assert config(tmp_path).base_url(host) == f"https://{host}"
+    (tmp_path / ".config/docker/certs.d" / host).mkdir(parents=True)
+    assert config(tmp_path, METAFLOW_PREBUILT_LOCAL_REGISTRY_PUSH=address).base_url(host) == f"https://{host}"
+
+
 def test_loopback_with_certificates_is_spoken_to_over_tls(tmp_path: Path) -> None:
     """A folder in certs.d says that the host has TLS; its files are trusted beside the others."""
     folder = tmp_path / ".config/docker/certs.d/localhost:5000"

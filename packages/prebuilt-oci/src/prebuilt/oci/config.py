@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from prebuilt.core.settings import Settings
 INSECURE_SETTING = "METAFLOW_PREBUILT_INSECURE_REGISTRIES"
 CA_SETTING = "METAFLOW_PREBUILT_CA_BUNDLE"
 
+_LOCAL_REGISTRY = ("PREBUILT_LOCAL_REGISTRY_PUSH", "PREBUILT_LOCAL_REGISTRY_PULL")
 _DOCKER_HUB = "docker.io"
 _DOCKER_HUB_API = "registry-1.docker.io"
 
@@ -39,12 +41,14 @@ class NetworkConfig:
 
     Attributes:
         insecure: Hosts, with or without a port, that are spoken to without TLS.
+        local: Hosts that are spoken to as if they were on loopback.
         ca_file: See :class:`Trust`.
         ca_folder: See :class:`Trust`.
         certificate_folders: Where a folder for each host may be: Docker's ``certs.d``.
     """
 
     insecure: frozenset[str] = frozenset()
+    local: frozenset[str] = frozenset()
     ca_file: Path | None = None
     ca_folder: Path | None = None
     certificate_folders: tuple[Path, ...] = ()
@@ -59,6 +63,7 @@ class NetworkConfig:
         ca_file, ca_folder = _authorities(settings)
         return cls(
             insecure=frozenset(_insecure_hosts(settings.get("PREBUILT_INSECURE_REGISTRIES", "") or "")),
+            local=frozenset(_local_hosts(settings)),
             ca_file=ca_file,
             ca_folder=ca_folder,
             certificate_folders=_certificate_folders(settings),
@@ -67,7 +72,7 @@ class NetworkConfig:
     def base_url(self, host: str) -> str:
         """Return scheme and host of a registry's API; Docker Hub's is not where its name says.
 
-        A host on loopback is spoken to plainly, unless a certificate folder for it says that it has TLS.
+        A local host is spoken to plainly, unless a certificate folder for it says that it has TLS.
         """
         if host == _DOCKER_HUB:
             return f"https://{_DOCKER_HUB_API}"
@@ -76,7 +81,7 @@ class NetworkConfig:
 
     def allows_plain_http(self, host: str) -> bool:
         """Return whether requests may go to `host` (``name[:port]``) without TLS."""
-        return is_loopback(host_name(host)) or self._is_insecure(host)
+        return is_loopback(host_name(host)) or host in self.local or self._is_insecure(host)
 
     def trust(self, host: str) -> Trust:
         """Return what TLS connections to `host` (``name[:port]``) rely on.
@@ -115,6 +120,25 @@ def is_loopback(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_private(name: str) -> bool:
+    """Return whether a host name is of a private network: an address of RFC 1918 or its like, or a name without a dot."""
+    try:
+        return ipaddress.ip_address(name).is_private
+    except ValueError:
+        return "." not in name
+
+
+def _local_hosts(settings: Settings) -> Iterator[str]:
+    """Yield the hosts of the registry ``local`` that are of a private network.
+
+    They are read here, since whoever pushes to a registry, or pulls from it, must speak to it in the same way.
+    """
+    for name in _LOCAL_REGISTRY:
+        host = (settings.get(name) or "").partition("/")[0]
+        if host and is_private(host_name(host)):
+            yield host
 
 
 def _insecure_hosts(value: str) -> list[str]:
