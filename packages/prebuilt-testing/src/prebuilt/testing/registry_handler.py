@@ -229,6 +229,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
             pass
         self._record.status = status
         self.send_response(status)
+        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
         for key, value in (headers or {}).items():
             self.send_header(key, value)
         if status != 204:  # noqa: PLR2004 - No Content has no length
