@@ -66,7 +66,7 @@ def test_an_image_holds_its_base_and_every_file_of_its_packages(bench: Any, whee
     """Modules, metadata, bytecode and the virtual environment are there, above the base's own files."""
     image = bench.build(wheel("one"), wheel("two", padding=LARGE_BYTES))
     files = files_of(bench, image)
-    assert files["etc/os-release"] == b"ID=test\n"
+    assert files["etc/os-release"] == b"ID=base\n"
     assert files[f"{SITE}/one/__init__.py"] == b"__version__ = '1.0'\n"
     assert f"{SITE}/one/__pycache__/__init__.{sys.implementation.cache_tag}.pyc" in files
     assert f"{SITE}/two-1.0.dist-info/METADATA" in files
@@ -79,7 +79,7 @@ def test_an_image_says_what_it_is_and_needs_no_activation(bench: Any, wheel: Mak
     spec = bench.spec(wheel("one"), labels={"team": "ml"})
     config = config_of(bench, NativeBuilder(bench.settings).build(bench.request(spec), bench.progress()))
     assert config.env["PATH"] == "/opt/prebuilt/env/bin:/usr/bin"
-    assert config.env["METAFLOW_SKIP_INSTALL_DEPENDENCIES"] == config.env["A"] == "1"
+    assert config.env["METAFLOW_SKIP_INSTALL_DEPENDENCIES"] == config.env["OF_THE_BASE"] == "1"
     assert config.labels["metaflow-prebuilt.lock"] == spec.lock.content_id
     assert config.labels["team"] == "ml"
     assert "Entrypoint" not in json.loads(config.to_bytes())["config"]

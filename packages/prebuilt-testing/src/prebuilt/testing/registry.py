@@ -47,6 +47,7 @@ class InMemoryRegistry:
         chunk_min_length: Announced as ``OCI-Chunk-Min-Length``; 0 announces nothing.
         has_repository: Says whether a repository was made; others are unknown. By default each is made when it is written to.
         is_immutable: Says of a repository and a tag whether the tag stays where it was put first.
+        address: Where it listens; another than loopback for engines that run elsewhere.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class InMemoryRegistry:
         chunk_min_length: int = 0,
         has_repository: Callable[[str], bool] = lambda _: True,
         is_immutable: Callable[[str, str], bool] = lambda _, __: False,
+        address: str = "127.0.0.1",
     ) -> None:
         """Set up; ``with`` starts the server."""
         self.auth = auth or RegistryAuth()
         self.mounts, self.serves_ranges, self.absolute_locations = mounts, serves_ranges, absolute_locations
         self.refuses_monolithic, self.chunk_min_length = refuses_monolithic, chunk_min_length
         self.has_repository, self.is_immutable = has_repository, is_immutable
+        self.address = address
         self.store = RegistryStore()
         self.faults = Faults()
         self.requests: list[RecordedRequest] = []
@@ -75,9 +78,9 @@ class InMemoryRegistry:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> InMemoryRegistry:  # noqa: PYI034 - Self is newer than Python 3.10
-        """Start to serve on a free port of 127.0.0.1."""
+        """Start to serve on a free port."""
         handler = type("Handler", (RegistryHandler,), {"registry": self})
-        self._server = _Server(("127.0.0.1", 0), handler, self._tls)
+        self._server = _Server((self.address, 0), handler, self._tls)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         return self
@@ -97,10 +100,10 @@ class InMemoryRegistry:
 
     @property
     def host(self) -> str:
-        """``127.0.0.1:port``: the first part of its repositories' names."""
+        """``address:port``: the first part of its repositories' names."""
         if self._server is None:
             raise RuntimeError("the registry was not started: use it in a with block")
-        return f"127.0.0.1:{self._server.server_port}"
+        return f"{self.address}:{self._server.server_port}"
 
     @property
     def base_url(self) -> str:

@@ -74,7 +74,12 @@ class _Reading:
 
 
 def validate(
-    repository: Repository, reference: str, *, base: ImageReport | None = None, platform: Platform | None = None
+    repository: Repository,
+    reference: str,
+    *,
+    base: ImageReport | None = None,
+    platform: Platform | None = None,
+    foreign: bool = False,
 ) -> ImageReport:
     """Return the report of a valid image.
 
@@ -83,18 +88,25 @@ def validate(
         reference: A tag or digest in it.
         base: Report of the image that this one stands on. Its layers must be the lowest here, and are not asked to be as ours are.
         platform: What the image must be for; also chooses from an index.
+        foreign: Whether another builder may have written it: with Docker's media types, times, any order in layers, and layers
+            of the base compressed anew.
 
     Raises:
         InvalidImageError: It breaks a rule; all that it breaks are named.
     """
-    report = inspect_image(repository, reference, base=base, platform=platform)
+    report = inspect_image(repository, reference, base=base, platform=platform, foreign=foreign)
     if report.problems:
         raise InvalidImageError(f"{repository.name} {reference}", report.problems)
     return report
 
 
 def inspect_image(
-    repository: Repository, reference: str, *, base: ImageReport | None = None, platform: Platform | None = None
+    repository: Repository,
+    reference: str,
+    *,
+    base: ImageReport | None = None,
+    platform: Platform | None = None,
+    foreign: bool = False,
 ) -> ImageReport:
     """Return the report of an image, valid or not; arguments as those of :func:`validate`.
 
@@ -107,11 +119,14 @@ def inspect_image(
     config = ImageConfig.parse(_blob(reading, manifest.config))
     lowest = len(base.layers) if base else 0
     layers = tuple(
-        _layer(reading, number, layer, is_ours=number >= lowest) for number, layer in enumerate(manifest.layers)
+        _layer(reading, number, layer, is_ours=number >= lowest and not foreign)
+        for number, layer in enumerate(manifest.layers)
     )
-    _check_image(reading, manifest, config, layers, platform)
+    _check_image(reading, config, layers, platform)
+    if not foreign:
+        _check_types(reading, manifest)
     if base is not None:
-        _check_base(reading, manifest, config, base)
+        _check_base(reading, manifest, config, base, foreign=foreign)
     tree: Tree = {}
     for layer in layers:
         put_layer(tree, layer.nodes)
@@ -154,20 +169,19 @@ def _check_bytes(reading: _Reading, what: str, descriptor: Descriptor, data: byt
     reading.expect(f"{what} has {len(data)} bytes, not {descriptor.size}", holds=len(data) == descriptor.size)
 
 
-def _check_image(
-    reading: _Reading,
-    manifest: ImageManifest,
-    config: ImageConfig,
-    layers: Sequence[LayerReport],
-    platform: Platform | None,
-) -> None:
-    diff_ids = tuple(layer.diff_id for layer in layers)
-    history = config.data.get("history") or []
-    told = sum(not entry.get("empty_layer") for entry in history)
+def _check_types(reading: _Reading, manifest: ImageManifest) -> None:
     reading.expect(f"the manifest's media type is {manifest.media_type}", holds=manifest.media_type == OCI_MANIFEST)
     reading.expect(
         f"the config's media type is {manifest.config.media_type}", holds=manifest.config.media_type == OCI_CONFIG
     )
+
+
+def _check_image(
+    reading: _Reading, config: ImageConfig, layers: Sequence[LayerReport], platform: Platform | None
+) -> None:
+    diff_ids = tuple(layer.diff_id for layer in layers)
+    history = config.data.get("history") or []
+    told = sum(not entry.get("empty_layer") for entry in history)
     reading.expect(f"the config says diff_ids {config.diff_ids}, not {diff_ids}", holds=config.diff_ids == diff_ids)
     reading.expect(f"the history tells of {told} layers, not {len(layers)}", holds=told == len(layers))
     for number in _repeated(diff_ids):
@@ -176,12 +190,14 @@ def _check_image(
         reading.expect(f"it is for {config.platform_name}, not {platform}", holds=config.runs_on(platform))
 
 
-def _check_base(reading: _Reading, manifest: ImageManifest, config: ImageConfig, base: ImageReport) -> None:
+def _check_base(
+    reading: _Reading, manifest: ImageManifest, config: ImageConfig, base: ImageReport, *, foreign: bool
+) -> None:
     count = len(base.layers)
     digests = [layer.digest for layer in manifest.layers[:count]]
     reading.expect(
         f"its lowest {count} layers are not those of its base {base.reference}",
-        holds=digests == [layer.digest for layer in base.manifest.layers],
+        holds=foreign or digests == [layer.digest for layer in base.manifest.layers],
     )
     reading.expect(
         f"its lowest {count} diff_ids are not those of its base {base.reference}",

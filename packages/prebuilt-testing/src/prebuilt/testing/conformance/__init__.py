@@ -11,7 +11,9 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    "prebuilt.testing.conformance.builder_contract", "prebuilt.testing.conformance.registry_contract"
+    "prebuilt.testing.conformance.builder_contract",
+    "prebuilt.testing.conformance.builder_world",
+    "prebuilt.testing.conformance.registry_contract",
 )
 
 from prebuilt.testing.conformance.builder_contract import BuilderContract  # noqa: E402 - after the rewrite is asked for
