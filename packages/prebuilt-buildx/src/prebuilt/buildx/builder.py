@@ -44,7 +44,7 @@ class BuildxBuildService(DockerBuildService):
 
         request.cancellation.check()
         run = self._prepare(request.reference, progress.note)
-        with request.as_dockerfile("buildkit", progress) as rendered:
+        with request.as_dockerfile(run.instance.form, progress) as rendered:
             dockerfile, layouts = name_layouts(rendered.dockerfile, request.spec.base)
             progress.state(f"building with buildx's builder {run.instance}")
             return replace(
@@ -85,9 +85,8 @@ class BuildxBuildService(DockerBuildService):
         from prebuilt.buildx.config import BuildxConfig
         from prebuilt.buildx.instance import find_instance
         from prebuilt.buildx.run import BuildxRun
-        from prebuilt.oci.config import NetworkConfig
 
-        build = BuildxBuild.to(reference, NetworkConfig.from_settings(self._settings))
+        build = BuildxBuild.to(reference)
         with self._lock:
             if self._found is None:
                 config = BuildxConfig.from_settings(self._settings)

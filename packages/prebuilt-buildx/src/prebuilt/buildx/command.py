@@ -12,7 +12,6 @@ from prebuilt.buildx.instance import BuilderInstance
 from prebuilt.core.dockerfile import proxy_arguments
 from prebuilt.core.errors import BuildError
 from prebuilt.core.spec import Compression, ImageSpec
-from prebuilt.oci.config import NetworkConfig
 from prebuilt.oci.reference import is_layout, parse_reference, split_repository
 
 _EPOCH_S = 0
@@ -31,7 +30,6 @@ class BuildxBuild:
         compression: Of the layers that are added; None for BuildKit's choice.
         annotations: Of the manifest.
         cache_key: What the cached layers of earlier versions of this image are found by.
-        plain_http: Whether the registry may be spoken to without TLS.
         layouts: Images on this machine's disk by what they are called in the Dockerfile: ``/folder@sha256:…``.
     """
 
@@ -42,11 +40,10 @@ class BuildxBuild:
     compression: Compression | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     cache_key: str = ""
-    plain_http: bool = False
     layouts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def to(cls, reference: str, network: NetworkConfig) -> BuildxBuild:
+    def to(cls, reference: str) -> BuildxBuild:
         """Return the build of anything that is pushed as `reference`.
 
         Raises:
@@ -62,7 +59,7 @@ class BuildxBuild:
                 remedy="choose another METAFLOW_PREBUILT_IMAGE_REGISTRY, or set METAFLOW_PREBUILT_BUILD_SERVICE=native",
             )
         host, _ = split_repository(repository)
-        return cls(reference=reference, repository=repository, host=host, plain_http=network.allows_plain_http(host))
+        return cls(reference=reference, repository=repository, host=host)
 
     def of(self, spec: ImageSpec) -> BuildxBuild:
         """Return this build as that of a spec."""
@@ -127,9 +124,8 @@ def _output(build: BuildxBuild) -> Iterator[str]:
     if build.compression is not None:
         # Without force-compression: the base's layers stay as they are, and are mounted rather than uploaded.
         yield f"compression={build.compression}"
+    # No registry.insecure: with it, BuildKit tries TLS alone, also where its configuration or loopback would say plain HTTP.
     yield "rewrite-timestamp=true"
-    if build.plain_http:
-        yield "registry.insecure=true"
     yield from (f"annotation.{name}={value}" for name, value in sorted(build.annotations.items()))
 
 
@@ -139,12 +135,11 @@ def _cache_options(build: BuildxBuild, config: BuildxConfig) -> Iterator[str]:
         return
     place = f"{build.repository}:{_CACHE_TAG}" if config.cache == BESIDE_IMAGES else config.cache
     shared = place if ":" in place.rpartition("/")[2] else f"{place}:{_CACHE_TAG}"
-    plain_http = ("registry.insecure=true",) if build.plain_http else ()
     # An image manifest of OCI's media types is what Amazon ECR accepts of a cache.
     written = ("mode=max", "image-manifest=true", "oci-mediatypes=true", "ignore-error=true")
     compression = (f"compression={build.compression}",) if build.compression else ()
     for reference in (f"{shared}-{build.cache_key}", shared) if build.cache_key else (shared,):
-        place_fields = ("type=registry", f"ref={reference}", *plain_http)
+        place_fields = ("type=registry", f"ref={reference}")
         yield from ("--cache-from", _comma_separated(place_fields))
         yield from ("--cache-to", _comma_separated((*place_fields, *written, *compression)))
 

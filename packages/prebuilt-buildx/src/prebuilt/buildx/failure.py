@@ -31,7 +31,7 @@ CAUSES = (
         "wait, log in with `docker login` (a registry's limits are higher then), or use a base image from another registry",
     ),
     _cause(
-        r"server gave HTTP response to HTTPS client",
+        r"server gave HTTP response to HTTPS client|first record does not look like a TLS handshake",
         'have the builder speak plain HTTP with it: [registry."{host}"] http = true in its buildkitd.toml',
     ),
     _cause(

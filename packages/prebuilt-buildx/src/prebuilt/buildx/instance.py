@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from prebuilt.buildx.config import BUILDER_SETTING
+from prebuilt.core.dockerfile import DockerfileForm
 from prebuilt.core.errors import EngineError
 from prebuilt.core.tool_process import ToolAnswer, ask_tool
 
@@ -18,7 +19,8 @@ Source: https://github.com/docker/buildx/releases/tag/v0.10.0
 """
 
 _OLDEST_REPRODUCIBLE = (0, 13)
-_VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
+_OLDEST_LINKING = (0, 10)
+_VERSION = re.compile(r"\bv?(\d+)\.(\d+)\b")
 _FIELD = re.compile(r"(?P<name>[A-Z][A-Za-z ]*?):\s*(?P<value>.*)")
 _INSTALL = "install Docker's plugin buildx (on Debian docker-buildx), or choose another METAFLOW_PREBUILT_BUILD_SERVICE"
 _CREATE = "docker buildx create --name {name} --driver docker-container"
@@ -54,11 +56,19 @@ class BuilderInstance:
     def is_reproducible(self) -> bool:
         """Whether its images of one spec have one digest: BuildKit 0.13 or newer, which rewrites times in layers.
 
-        The driver ``docker`` uses the engine's own exporter, which does not. Where no daemon runs yet, a new one will.
+        The driver ``docker`` uses the engine's own exporter, which does not.
         """
-        versions = [_VERSION.search(node.buildkit) for node in self.nodes]
-        known = [(int(version[1]), int(version[2])) for version in versions if version]
-        return self.driver != "docker" and all(version >= _OLDEST_REPRODUCIBLE for version in known)
+        return self.driver != "docker" and self._is_since(_OLDEST_REPRODUCIBLE)
+
+    @property
+    def form(self) -> DockerfileForm:
+        """What Dockerfiles it knows: BuildKits before 0.10, as engines before 23 have them, know the plain form only."""
+        return "buildkit" if self._is_since(_OLDEST_LINKING) else "plain"
+
+    def _is_since(self, oldest: tuple[int, int]) -> bool:
+        """Return whether all daemons whose version is known are of `oldest` or newer; those that have yet to start are new."""
+        versions = [_version(node.buildkit) for node in self.nodes]
+        return all(version >= oldest for version in versions if version)
 
     def __str__(self) -> str:
         """Return the name and the driver."""
@@ -87,13 +97,17 @@ def find_instance(name: str | None, environ: Mapping[str, str]) -> BuilderInstan
     return instance
 
 
+def _version(text: str) -> tuple[int, int] | None:
+    found = _VERSION.search(text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def _check_version(answer: ToolAnswer) -> None:
     if answer.status != 0:
         said = (answer.stderr or answer.stdout).strip().splitlines()
         raise EngineError("run docker buildx", reason=said[0] if said else "it is not installed", remedy=_INSTALL)
-    found = _VERSION.search(answer.stdout)
-    version = (int(found[1]), int(found[2])) if found else (0, 0)
-    if (0, 0) < version < OLDEST_BUILDX:  # builds from source have no version, or 0.0.0
+    version = _version(answer.stdout)
+    if version and (0, 0) < version < OLDEST_BUILDX:  # builds from source have no version, or 0.0.0
         raise EngineError(
             "use docker buildx",
             reason=f"its version is {'.'.join(map(str, version))}, and {'.'.join(map(str, OLDEST_BUILDX))} is needed",
