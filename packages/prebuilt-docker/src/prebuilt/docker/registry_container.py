@@ -80,7 +80,7 @@ class RegistryContainer:
             )
 
     def _ensure_container(self, client: docker.DockerClient) -> str:
-        container = self._find(client) or self._create(client)
+        container = self._find_or_create(client)
         self._start(container)
         host = f"{_LOOPBACK}:{_published_port(container)}"
         self._wait(container, host)
@@ -103,21 +103,28 @@ class RegistryContainer:
             )
         return container
 
-    def _create(self, client: docker.DockerClient) -> Container:
+    def _find_or_create(self, client: docker.DockerClient) -> Container:
         from docker.errors import APIError, ImageNotFound
 
-        try:
-            return self._create_of_image(client)
-        except ImageNotFound:
-            self._pull(client)
-            return self._create(client)
-        except APIError as error:
-            other = self._find(client) if error.status_code == _CONFLICT else None
-            if other is None:
-                raise
-            return other  # another process was faster
+        has_pulled, deadline_s = False, time.monotonic() + self.start_timeout_s
+        while True:
+            container = self._find(client)
+            if container is not None:
+                return container
+            try:
+                return self._create(client)
+            except ImageNotFound:
+                if has_pulled:
+                    raise
+                self._pull(client)
+                has_pulled = True
+            except APIError as error:
+                # Another process is faster: the name is taken a moment before the container can be seen.
+                if error.status_code != _CONFLICT or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(_LOOK_AGAIN_S)
 
-    def _create_of_image(self, client: docker.DockerClient) -> Container:
+    def _create(self, client: docker.DockerClient) -> Container:
         return client.containers.create(
             self.config.image,
             name=NAME,
