@@ -1,0 +1,237 @@
+"""Images of the rendered Dockerfile, built by real engines, are those of the native builder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prebuilt.core.bake import BakedImage, Baker, StepImage
+from prebuilt.core.build_service import DockerBuildService, DockerfileBuildOptions
+from prebuilt.core.documents import FolderDocuments
+from prebuilt.core.locks import Locks
+from prebuilt.core.platforms import Platform
+from prebuilt.core.progress import LineProgress
+from prebuilt.core.requirements import Requirements, Target
+from prebuilt.core.settings import Settings
+from prebuilt.core.spec import PREFIX
+from prebuilt.lock.interpreter import find_interpreter
+from prebuilt.lock.resolver import LockResolver
+from prebuilt.lock.stage.materials import LockMaterials
+from prebuilt.native.builder import NativeBuilder
+from prebuilt.oci.base import BaseImageLookup
+from prebuilt.oci.open import open_repository
+from prebuilt.oci.registry import RepositoryRegistry
+from prebuilt.testing.base_image import push_base_image
+from prebuilt.testing.engines.buildkit import BuildKit
+from prebuilt.testing.engines.docker import Docker
+from prebuilt.testing.image_tree import Tree, subtree, tree_differences
+from prebuilt.testing.installed_wheel import installed_wheel
+from prebuilt.testing.validate import inspect_image
+
+KINDS = ["pypi", "conda", "mixed"]
+XY = f"{sys.version_info[0]}.{sys.version_info[1]}"
+AMD64, ARM64 = Platform.parse("linux/amd64"), Platform.parse("linux/arm64")
+
+
+class OutsideBuilder(DockerBuildService):
+    """A builder by the words of the published contract: it writes the context down and runs a command."""
+
+    def __init__(self, folder: Path, command: Callable[[Path, str, str], list[list[str]]], **options: Any) -> None:
+        self._folder, self._command, self._options = folder, command, options
+        self.environ: Mapping[str, str] = {}
+
+    def build_and_push(
+        self,
+        dockerfile: str,
+        context_files: dict[str, Any],
+        image_tag: str,
+        push_credentials: dict[str, Any],
+        echo: Callable[..., None],
+        target_platform: str | None = None,
+    ) -> bool:
+        """Run the commands; what they say is echoed."""
+        context = self._folder / secrets.token_hex(4)
+        for name, content in {"Dockerfile": dockerfile.encode(), **context_files}.items():
+            (context / name).parent.mkdir(parents=True, exist_ok=True)
+            (context / name).write_bytes(content)
+        for command in self._command(context, image_tag, target_platform or ""):
+            done = subprocess.run(
+                command, env={**os.environ, **self.environ}, capture_output=True, text=True, timeout=300, check=False
+            )
+            echo(done.stdout + done.stderr)
+            if done.returncode:
+                return False
+        return True
+
+    def dockerfile_build_options(self) -> DockerfileBuildOptions:
+        """Return what it was made with."""
+        return DockerfileBuildOptions(**self._options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployer:
+    """Bakes the same requirements with any builder; locks are shared, so that they are the same."""
+
+    folder: Path
+    host: str
+    base: str
+    channel: str
+    index: str
+
+    @property
+    def settings(self) -> Settings:
+        """Those of a machine of its own, whose package index is the test's."""
+        own = {"METAFLOW_PREBUILT_CACHE_DIR": str(self.folder / "cache"), "UV_DEFAULT_INDEX": self.index}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("METAFLOW_", "UV_", "PIP_"))}
+        return Settings({**kept, **own}, {})
+
+    def requirements(self, kind: str, platform: Platform, **changes: Any) -> Requirements:
+        """Return what a kind of environment asks for."""
+        parts: dict[str, dict[str, Any]] = {
+            "conda": {"conda": {"greeter": "1.0", "prefixed": "", "linked": "", "large": ""}},
+            "pypi": {"pypi": {"talker": "", "hefty": ""}},
+        }
+        chosen = parts["conda"] | parts["pypi"] if kind == "mixed" else parts[kind]
+        asked = {"python": XY, "channels": (self.channel,), **chosen, **changes}
+        if platform == ARM64:  # the channel has those for linux/amd64 only
+            asked["conda"] = {
+                name: spec for name, spec in asked.get("conda", {}).items() if name in {"greeter", "large"}
+            }
+        return Requirements(target=Target(platform=platform), **asked)
+
+    def bake(self, builder: DockerBuildService, requirements: Requirements, name: str) -> BakedImage:
+        """Return the image of `requirements` in a repository of its own."""
+        settings, progress = self.settings, LineProgress(lambda _: None)
+        documents = FolderDocuments(self.folder / "documents")
+        resolver = LockResolver(settings)
+        registry = RepositoryRegistry(f"{self.host}/{name}", settings=settings)
+        baker = Baker(
+            resolver=resolver,
+            bases=BaseImageLookup(settings, documents, FolderDocuments(self.folder / "facts")),
+            registry=registry,
+            builder=builder,
+            documents=documents,
+            progress=progress,
+            compression="gzip",
+            has_bytecode=lambda xy: find_interpreter(xy) is not None,
+            materials=LockMaterials(
+                settings=settings, locks=Locks(resolver=resolver, documents=documents, progress=progress)
+            ),
+        )
+        return baker.bake([StepImage(step="step", requirements=requirements, base_image=self.base)])["step"]
+
+
+@pytest.fixture(scope="module")
+def deployer(pantry: Any, registry_host: str, tmp_path_factory: pytest.TempPathFactory) -> Deployer:
+    """A machine, with a base image for both platforms in the registry, and the tools of build stages in the index."""
+    folder = tmp_path_factory.mktemp("deployer")
+    for name in ("isal", "py-rattler"):
+        pantry.index.add(installed_wheel(folder / "tools", name))
+    base = push_base_image(open_repository(f"{registry_host}/stage-bases"), tag="both", platforms=[AMD64, ARM64])
+    return Deployer(folder=folder, host=registry_host, base=base, channel=pantry.channel.url, index=pantry.index.url)
+
+
+@pytest.fixture
+def native(deployer: Deployer) -> NativeBuilder:
+    """The native builder."""
+    return NativeBuilder(deployer.settings)
+
+
+@pytest.fixture
+def by_buildkit(buildkit: BuildKit, tmp_path: Path) -> OutsideBuilder:
+    """BuildKit, which uses nothing of an earlier build."""
+
+    def commands(context: Path, tag: str, platform: str) -> list[list[str]]:
+        options = {"context": "--local", "dockerfile": "--local", "platform": "--opt", "filename": "--opt"}
+        values = {"context": context, "dockerfile": context, "platform": platform, "filename": "Dockerfile"}
+        arguments = [word for name, option in options.items() for word in (option, f"{name}={values[name]}")]
+        output = f"type=image,name={tag},push=true"
+        head = [str(buildkit.buildctl), "--addr", buildkit.address, "build", "--frontend=dockerfile.v0", "--no-cache"]
+        return [[*head, *arguments, "--progress=plain", "--output", output]]
+
+    return OutsideBuilder(tmp_path, commands, buildkit_deferred_input_mounts=True)
+
+
+@pytest.fixture
+def by_docker(docker_oldest: Docker, tmp_path: Path) -> OutsideBuilder:
+    """The classic builder of the oldest Docker Engine."""
+
+    def commands(context: Path, tag: str, platform: str) -> list[list[str]]:
+        docker = str(docker_oldest.programs / "docker")
+        return [
+            [docker, "build", "--network=host", "--no-cache", "--force-rm", f"--tag={tag}", str(context)],
+            [docker, "push", tag],
+        ]
+
+    builder = OutsideBuilder(tmp_path, commands)
+    builder.environ = {**docker_oldest.environ, "DOCKER_BUILDKIT": "0"}
+    return builder
+
+
+def tree_of(image: BakedImage) -> Tree:
+    """Return an image's files, those of its base among them; all have been read and checked."""
+    repository, _, digest = image.reference.partition("@")
+    return inspect_image(open_repository(repository), digest).tree
+
+
+def assert_same_files(one: BakedImage, other: BakedImage) -> None:
+    """Both have every file that the other has, of the same bytes."""
+    tree = tree_of(one)
+    assert len(subtree(tree, PREFIX)) > 10
+    assert tree_differences(tree, tree_of(other)) == []
+
+
+@pytest.mark.buildkit
+@pytest.mark.parametrize("platform", [AMD64, ARM64], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_buildkit_makes_the_native_image(
+    kind: str, platform: Platform, deployer: Deployer, native: NativeBuilder, by_buildkit: OutsideBuilder
+) -> None:
+    """File by file, for the machine's platform and for one that it cannot run."""
+    requirements = deployer.requirements(kind, platform)
+    name = f"{kind}-{platform.architecture}"
+    assert_same_files(
+        deployer.bake(native, requirements, f"native/{name}"),
+        deployer.bake(by_buildkit, requirements, f"buildkit/{name}"),
+    )
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_classic_builder_makes_the_native_image(
+    kind: str, deployer: Deployer, native: NativeBuilder, by_docker: OutsideBuilder
+) -> None:
+    """File by file, with nothing that a builder of 2017 does not know."""
+    requirements = deployer.requirements(kind, AMD64)
+    assert_same_files(
+        deployer.bake(native, requirements, f"native/{kind}-amd64"),
+        deployer.bake(by_docker, requirements, f"classic/{kind}"),
+    )
+
+
+@pytest.mark.buildkit
+def test_a_changed_package_leaves_the_other_layers_as_they_are(deployer: Deployer, by_buildkit: OutsideBuilder) -> None:
+    """Of two builds that share no cache, all layers but one have the same digest, compressed and not."""
+    images = [
+        deployer.bake(
+            by_buildkit,
+            deployer.requirements("mixed", AMD64, conda={"greeter": version, "prefixed": "", "large": ""}),
+            f"changed/{version}",
+        )
+        for version in ("1.0", "1.1")
+    ]
+    one, other = (
+        inspect_image(open_repository(i.reference.partition("@")[0]), i.reference.partition("@")[2]) for i in images
+    )
+    for of in (lambda layer: layer.diff_id, lambda layer: layer.descriptor.digest):
+        digests = [set(map(of, report.layers)) for report in (one, other)]
+        assert len(digests[0] - digests[1]) == len(digests[1] - digests[0]) == 1
+    assert len(one.layers) > 4
