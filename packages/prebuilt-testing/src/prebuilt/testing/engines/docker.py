@@ -64,6 +64,7 @@ class Docker:
             env={**os.environ, **self.environ, **dict(environ)},
             capture_output=True,
             text=True,
+            errors="replace",  # of logs that buildx cuts out of a stream
             check=False,
             timeout=_TIMEOUT_S,
         )
