@@ -123,10 +123,13 @@ class AmazonECR:
 def amazon_ecr(folder: Path) -> Iterator[AmazonECR]:
     """Give Amazon ECR for the time of the body; `folder` takes its certificate.
 
-    moto has no registry, and its passwords are all the same and ended in 2015: what it hands out here is what the registry takes.
+    moto has no registry, and its passwords are all the same and ended in 2015: what it hands out here is what the registry takes. It
+    denies in XML what was asked in JSON: here in JSON, as Amazon does.
     """
+    from moto.core.exceptions import JsonRESTError
     from moto.core.responses import ActionResult
     from moto.ecr.responses import ECRResponse
+    from moto.iam.access_control import IAMRequest
     from moto.server import ThreadedMotoServer
 
     passwords = Passwords(scheme="basic", refuses_with=403)
@@ -138,10 +141,18 @@ def amazon_ecr(folder: Path) -> Iterator[AmazonECR]:
         data = {"authorizationToken": token, "expiresAt": ends_at, "proxyEndpoint": endpoint}
         return ActionResult({"authorizationData": [data]})
 
+    def raise_access_denied(request: IAMRequest) -> None:
+        user, action = request._access_key.arn, request._action  # noqa: SLF001 - moto has no other names for them
+        raise JsonRESTError("AccessDeniedException", f"User: {user} is not authorized to perform: {action}")
+
     certificate = folder / "amazon.pem"
     tls = make_certificate(certificate, f"*.dkr.ecr.{REGION}.amazonaws.com", "*.dkr.ecr-fips.us-east-1.amazonaws.com")
     api = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    with mock.patch.object(ECRResponse, "get_authorization_token", get_authorization_token), _running(api) as api_url:
+    with (
+        mock.patch.object(ECRResponse, "get_authorization_token", get_authorization_token),
+        mock.patch.object(IAMRequest, "_raise_access_denied", raise_access_denied),
+        _running(api) as api_url,
+    ):
         registry = InMemoryRegistry(auth=passwords, tls=tls, has_repository=_has_repository, is_immutable=_is_immutable)
         with registry, ConnectProxy(registry.host).serving() as proxy:
             environ = {
@@ -195,4 +206,4 @@ def _is_immutable(name: str, tag: str) -> bool:
     repository = _repositories()[name]
     filters = repository.image_tag_mutability_exclusion_filters or ()
     is_excluded = any(fnmatch.fnmatchcase(tag, each["filter"]) for each in filters)
-    return str(repository.image_tag_mutability).startswith("IMMUTABLE") is not is_excluded
+    return bool(repository.is_tag_immutable()) is not is_excluded

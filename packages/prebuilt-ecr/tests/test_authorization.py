@@ -1,0 +1,111 @@
+"""Passwords: one for all, replaced before they end and when the registry refuses them, also in the middle of a push."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.errors import ForbiddenError
+from prebuilt.core.settings import Settings
+from prebuilt.ecr.api import ECRApi
+from prebuilt.ecr.authorization import AuthorizationSource
+from prebuilt.ecr.config import ECRConfig
+from prebuilt.oci.open import open_repository
+from prebuilt.oci.repository import Repository
+from prebuilt.testing.amazon_ecr import HOST, AmazonECR
+from prebuilt.testing.registry_store import sha256_digest
+
+HOUR_S = 3600.0
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return a clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def source(amazon: AmazonECR, clock: Clock) -> AuthorizationSource:
+    """Return a source of passwords of the API."""
+    amazon.client().create_repository(repositoryName="flows")
+    return AuthorizationSource(ECRApi(ECRConfig.from_settings(Settings.load())).authorization, clock)
+
+
+@pytest.fixture
+def repository(source: AuthorizationSource) -> Repository:
+    """Return a repository that is opened with it."""
+    return open_repository(f"{HOST}/flows", source)
+
+
+def push(repository: Repository, data: bytes) -> None:
+    """Push a blob."""
+    descriptor = Descriptor(media_type="application/octet-stream", digest=sha256_digest(data), size=len(data))
+    repository.push_blob(descriptor, lambda: io.BytesIO(data))
+    assert repository.has_blob(descriptor.digest)
+
+
+def test_one_password_serves_all(amazon: AmazonECR, source: AuthorizationSource) -> None:
+    """Threads that ask at once get the same one, which was fetched once."""
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: source(), range(32)))
+    assert len(found) == len(amazon.passwords.good) == 1
+
+
+def test_a_password_that_ends_in_the_middle_of_a_push_is_replaced(
+    amazon: AmazonECR, repository: Repository, clock: Clock
+) -> None:
+    """The registry refuses it, another is fetched, and the push goes on where it was."""
+    push(repository, b"first layer")
+    amazon.passwords.expire_all()
+    clock.now_s += 12 * HOUR_S
+    push(repository, b"second layer")
+    assert len(amazon.passwords.good) == 1
+
+
+def test_a_password_ends_between_the_requests_of_one_blob(
+    amazon: AmazonECR, repository: Repository, clock: Clock
+) -> None:
+    """An upload that was begun with one password is completed with the next."""
+    repository.resolve("v1")
+    clock.now_s += 12 * HOUR_S
+    amazon.registry.fail("PUT", "uploads", status=403, code="DENIED")
+    push(repository, b"layer")
+    assert amazon.registry.count("POST", "uploads") == 1
+
+
+def test_passwords_are_replaced_early(amazon: AmazonECR, source: AuthorizationSource, clock: Clock) -> None:
+    """A builder that cannot ask again is handed one that is good for an hour at least."""
+    amazon.passwords.lifetime = timedelta(minutes=59)
+    first = source()
+    clock.now_s += HOUR_S
+    amazon.passwords.lifetime = timedelta(hours=12)
+    second = source()
+    clock.now_s += HOUR_S
+    assert first != second == source()
+
+
+def test_a_young_password_is_not_refused_for_its_age(
+    amazon: AmazonECR, repository: Repository, source: AuthorizationSource
+) -> None:
+    """What is forbidden stays so, and AWS is not asked for another password each time."""
+    source()
+    amazon.registry.fail("HEAD", "manifests", status=403, times=3)
+    for _ in range(3):
+        with pytest.raises(ForbiddenError, match="ecr:BatchGetImage"):
+            repository.resolve("v1")
+    assert len(amazon.passwords.good) == 1
