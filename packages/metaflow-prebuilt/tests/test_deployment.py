@@ -9,13 +9,13 @@ import pytest
 from metaflow import FlowSpec, pypi, step
 
 from metaflow_extensions.prebuilt.deploy import deployment as deployment_module
-from metaflow_extensions.prebuilt.deploy.backends import Backends, choose_backends
+from metaflow_extensions.prebuilt.deploy.backends import Backends
 from metaflow_extensions.prebuilt.deploy.deployment import Deployment, StepToDeploy, set_image
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
 from metaflow_extensions.prebuilt.plugins.conda.asked import PrebuiltEnvironmentException, asked_of, compute_of
 from prebuilt.core.build_service import DockerBuildService
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.errors import PluginError, ResolveError, SettingError
+from prebuilt.core.errors import ResolveError, SettingError
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.lock import Lock, Wheel
 from prebuilt.core.progress import LineProgress
@@ -247,39 +247,6 @@ def test_ctrl_c_is_a_clean_message_too():
     """Whoever stops a deployment is not shown a traceback."""
     with pytest.raises(PrebuiltEnvironmentException, match="stopped"), clean_errors():
         raise KeyboardInterrupt
-
-
-class TestBackends:
-    def test_the_embedded_pair_steps_in_where_nothing_is_configured(self, said):
-        """No Docker Hub user, so images go to a folder; one line says so and names both settings."""
-        chosen = said(Settings({}, {}))
-        assert type(chosen.builder).__name__ == "NativeBuilder"
-        assert type(chosen.registry).__name__ == "LayoutRegistry"
-        assert len(said.lines) == 1
-        assert "METAFLOW_PREBUILT_IMAGE_REGISTRY" in said.lines[0]
-        assert "METAFLOW_PREBUILT_BUILD_SERVICE" in said.lines[0]
-
-    def test_what_is_set_is_taken_without_a_word(self, said):
-        """An explicit choice needs no explanation."""
-        said(Settings({"METAFLOW_PREBUILT_IMAGE_REGISTRY": "layout", "METAFLOW_PREBUILT_BUILD_SERVICE": "native"}, {}))
-        assert said.lines == []
-
-    @pytest.mark.parametrize("name", ["METAFLOW_PREBUILT_IMAGE_REGISTRY", "METAFLOW_PREBUILT_BUILD_SERVICE"])
-    def test_what_is_set_is_never_overridden(self, said, name):
-        """A name that is not installed is an error that names the right setting."""
-        with pytest.raises(PluginError, match=f"(?s)nowhere.*{name}"):
-            said(Settings({name: "nowhere"}, {}))
-
-
-@pytest.fixture
-def said():
-    """Return a function that chooses backends, with the lines that it said as an attribute."""
-
-    def choose(settings):
-        return choose_backends(settings, LineProgress(choose.lines.append))
-
-    choose.lines = []
-    return choose
 
 
 @pytest.fixture

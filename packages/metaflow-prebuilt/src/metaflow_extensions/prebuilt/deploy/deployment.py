@@ -117,8 +117,9 @@ class Deployment:
         if leaving and not backends.registry.is_reachable_from_cluster():
             raise SettingError(
                 f"METAFLOW_{IMAGE_REGISTRY}",
-                reason=f"images are kept in a folder of this machine, where {_named(leaving)} cannot pull them",
-                remedy=f"set METAFLOW_{IMAGE_REGISTRY} to a registry that the cluster reaches, or run with --with container",
+                reason=f"images are kept on this machine, where {_named(leaving)} cannot pull them",
+                remedy=f"set METAFLOW_{IMAGE_REGISTRY} to a registry that the cluster reaches (for the registry local,"
+                " METAFLOW_PREBUILT_LOCAL_REGISTRY_PULL to an address that it reaches), or run with --with container",
             )
         return backends
 
