@@ -10,6 +10,9 @@ from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.documents import FolderDocuments
 from prebuilt.native import catalogue as module
 from prebuilt.native.catalogue import Catalogue, KnownLayer
+from prebuilt.oci.documents import RepositoryDocuments
+from prebuilt.oci.open import open_repository
+from prebuilt.testing.registry import InMemoryRegistry
 
 
 def layer(digit: str) -> KnownLayer:
@@ -66,3 +69,14 @@ def test_the_oldest_entries_go_first(catalogue: Catalogue, monkeypatch: pytest.M
     for key in "abc":
         catalogue.add({key: layer(key)})
     assert list(catalogue.read()) == ["b", "c"]
+
+
+def test_a_repository_that_keeps_its_tags_costs_no_image(caplog: pytest.LogCaptureFixture) -> None:
+    """Where tags cannot be moved, the first catalogue stays, the log says so, and nothing fails."""
+    with InMemoryRegistry(is_immutable=lambda _, __: True) as server:
+        documents = RepositoryDocuments(open_repository(server.repository("team/image")))
+        catalogue = Catalogue(documents=documents, name="layers")
+        catalogue.add({"a": layer("a")})
+        catalogue.add({"b": layer("b")})
+        assert catalogue.read() == {"a": layer("a")}
+    assert "TAG_INVALID" in caplog.text

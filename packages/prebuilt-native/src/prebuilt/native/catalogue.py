@@ -11,7 +11,7 @@ from typing import Any
 from prebuilt.core.canonical import canonical_json
 from prebuilt.core.descriptor import Descriptor, check_digest
 from prebuilt.core.documents import DocumentStore
-from prebuilt.core.errors import InvalidValueError
+from prebuilt.core.errors import InvalidValueError, RegistryError
 from prebuilt.core.spec import ImageSpec
 
 MAX_ENTRIES = 4000
@@ -70,9 +70,17 @@ class Catalogue:
             return {}
 
     def add(self, layers: Mapping[str, KnownLayer]) -> None:
-        """Write the entries that are there now and `layers`, unless all of them are there."""
+        """Write the entries that are there now and `layers`, unless all of them are there.
+
+        What a registry refuses to keep is logged and no more: a repository may forbid to move tags, and the layers are pushed all the
+        same. They will be made again by those who do not find them.
+        """
         there = self.read()
         if all(there.get(key) == layer for key, layer in layers.items()):
             return
         merged = list({**there, **layers}.items())[-MAX_ENTRIES:]
-        self.documents.put(self.name, canonical_json({"layers": [[key, layer.to_json()] for key, layer in merged]}))
+        data = canonical_json({"layers": [[key, layer.to_json()] for key, layer in merged]})
+        try:
+            self.documents.put(self.name, data)
+        except RegistryError as error:
+            _log.warning("the catalogue %s could not be written: %s", self.name, error)

@@ -167,7 +167,9 @@ def amazon_ecr(folder: Path) -> Iterator[AmazonECR]:
                 "NO_PROXY": "127.0.0.1",
                 "METAFLOW_PREBUILT_CA_BUNDLE": str(certificate),
             }
-            yield AmazonECR(api_url=api_url, registry=registry, passwords=passwords, proxy=proxy, environ=environ)
+            amazon = AmazonECR(api_url=api_url, registry=registry, passwords=passwords, proxy=proxy, environ=environ)
+            amazon.reset()  # what moto knows is the process's
+            yield amazon
 
 
 @contextlib.contextmanager

@@ -1,0 +1,111 @@
+"""The native builder pushes to Amazon ECR: moto's API, and a real registry behind the real host name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from prebuilt.core.build_service import BuildRequest
+from prebuilt.core.errors import ForbiddenError
+from prebuilt.core.lock import Wheel
+from prebuilt.core.settings import Settings
+from prebuilt.core.spec import ImageSpec
+from prebuilt.ecr import ECRRegistry
+from prebuilt.native.builder import NativeBuilder
+from prebuilt.oci.open import open_repository
+from prebuilt.oci.transport import close_connections
+from prebuilt.testing.amazon_ecr import AmazonECR, amazon_ecr
+from prebuilt.testing.conformance.materials import Materials, RecordingProgress, push_small_base
+from prebuilt.testing.python_index import PackageIndex
+from prebuilt.testing.validate import validate
+
+pytestmark = pytest.mark.aws
+
+
+@pytest.fixture
+def amazon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AmazonECR]:
+    """Give an empty ECR that this process finds."""
+    pytest.importorskip("moto", reason="moto plays Amazon's APIs: pip install 'moto[server]'")
+    with amazon_ecr(tmp_path) as amazon:
+        for name, value in {**amazon.environ, "HOME": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("AWS_PROFILE", raising=False)
+        yield amazon
+        close_connections()
+
+
+@pytest.fixture
+def registry(amazon: AmazonECR) -> ECRRegistry:
+    """Return the registry, with nothing set."""
+    del amazon
+    return ECRRegistry()
+
+
+@pytest.fixture
+def materials(registry: ECRRegistry, tmp_path: Path) -> Iterator[Materials]:
+    """Return materials whose target is the registry's repository; the base is in a layout."""
+    with PackageIndex().serving() as index:
+        yield Materials(
+            index=index,
+            folder=tmp_path / "wheels",
+            target=open_repository(registry.repository, registry.credentials_source),
+            base=push_small_base(open_repository(f"oci:{tmp_path / 'base'}")),
+        )
+
+
+@pytest.fixture
+def build(registry: ECRRegistry, materials: Materials, tmp_path: Path) -> Callable[..., ImageSpec]:
+    """Return what bakes wheels as a new machine would, asking the registry as the bake does; it returns the spec."""
+    made: list[None] = []
+
+    def build(*wheels: Wheel) -> ImageSpec:
+        made.append(None)
+        spec = materials.spec(*wheels)
+        tag = registry.push_tag(spec.env_id)
+        request: BuildRequest = materials.request(
+            spec, tag=tag.rpartition(":")[2], credentials=registry.credentials(tag)
+        )
+        settings = Settings(
+            {**Settings.load().environ, "METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / f"{len(made)}")}, {}
+        )
+        built = NativeBuilder(settings).build(request, RecordingProgress())
+        assert registry.resolve(tag) == built
+        validate(materials.target, built.digest)
+        return spec
+
+    return build
+
+
+def test_an_image_is_pushed_without_a_login(
+    amazon: AmazonECR, materials: Materials, build: Callable[..., ImageSpec]
+) -> None:
+    """The repository is made, the image is complete, and a second machine uploads only what is new."""
+    shared = materials.wheel("shared", size_bytes=4_000_000)
+    build(shared, materials.wheel("one"))
+    assert amazon.repository("metaflow-prebuilt") is not None
+    amazon.registry.forget_requests()
+    build(shared, materials.wheel("two"))
+    uploaded = sum(request.body_bytes for request in amazon.registry.requests if request.method == "PUT")
+    assert uploaded < 100_000
+    assert set(amazon.proxy.asked) == {f"{materials.target.name.partition('/')[0]}:443"}
+
+
+def test_images_are_pushed_where_tags_stay(
+    amazon: AmazonECR, materials: Materials, build: Callable[..., ImageSpec]
+) -> None:
+    """An operator's repository with immutable tags takes one image after another, and the same one twice."""
+    amazon.client().create_repository(repositoryName="metaflow-prebuilt", imageTagMutability="IMMUTABLE")
+    one, two = materials.wheel("one"), materials.wheel("two")
+    for wheels in ((one,), (two,), (one, two), (one,)):
+        build(*wheels)
+
+
+def test_a_denied_upload_names_the_action(
+    amazon: AmazonECR, materials: Materials, build: Callable[..., ImageSpec]
+) -> None:
+    """Whoever deploys is told what to allow."""
+    amazon.registry.fail("POST", "blobs/uploads", status=403, code="DENIED", times=99)
+    with pytest.raises(ForbiddenError, match="allow ecr:InitiateLayerUpload"):
+        build(materials.wheel("one"))
