@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,7 +116,9 @@ class Workplace:
     builder: str
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    def request(self, *packages: Wheel, tag: str = "image", platform: str = "linux/amd64", **changes) -> BuildRequest:
+    def request(
+        self, *packages: Wheel, tag: str = "image", platform: str = "linux/amd64", **changes: Any
+    ) -> BuildRequest:
         """Return the request to build an image of `packages`."""
         base = self.bases[platform]
         asked = Requirements(

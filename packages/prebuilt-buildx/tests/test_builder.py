@@ -2,42 +2,340 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prebuilt.buildx import BuildxBuildService
+from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
+from prebuilt.core.credentials import Credentials
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.errors import BuildError, CancelledError, EngineError
 from prebuilt.core.plugins import BUILD_SERVICES
+from prebuilt.core.settings import Settings
+from prebuilt.testing.conformance.materials import RecordingProgress
 
-_RECORDS = '#!/bin/sh\necho "$@" > "$RECORD"\nfor folder; do :; done\ncat "$folder/Dockerfile" >> "$RECORD"\n'
-_FAILS = "#!/bin/sh\necho 'no space left' >&2\nexit 1\n"
+NewRequest = Callable[..., BuildRequest]
+
+_FAILED = """\
+#0 building with "r0" instance using remote driver
+
+#5 [tools 2/2] RUN ["python3","-I","/prebuilt/materialise.pyz"]
+#5 DONE 1.2s
+
+#6 [layer-00 1/1] RUN ["python3","-I","/prebuilt/materialise.pyz"]
+#6 0.213 the index does not answer
+#7 [layer-01 1/1] RUN ["python3","-I","/prebuilt/materialise.pyz"]
+{others}#6 ERROR: process "python3 -I /prebuilt/materialise.pyz" did not complete successfully: exit code: 3
+#7 CANCELED
+------
+ > [layer-00 1/1] RUN ["python3","-I","/prebuilt/materialise.pyz"]:
+0.213 the index does not answer
+------
+ERROR: failed to build: failed to solve: {why}
+"""
 
 
-def _command(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = folder / "buildx"
-    program.write_text(script)
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
+def _failed(why: str, others: int = 0) -> str:
+    return _FAILED.format(why=why, others="".join(f"#7 0.{n:03} unpacking {n}\n" for n in range(others)))
+
+
+def _service(**settings: str) -> BuildxBuildService:
+    return BuildxBuildService(Settings({f"METAFLOW_PREBUILT_{name}": value for name, value in settings.items()}, {}))
+
+
+def _option(options: list[str], name: str) -> str:
+    return options[options.index(name) + 1]
+
+
+def _scratch(folder: Path) -> list[Path]:
+    return list((folder / "scratch").iterdir())
 
 
 def test_is_found_by_its_name() -> None:
-    """METAFLOW_PREBUILT_BUILD_SERVICE=buildx selects it."""
-    assert isinstance(BUILD_SERVICES.get("buildx"), BuildxBuildService)
+    """METAFLOW_PREBUILT_BUILD_SERVICE=buildx selects it; it is a BuildKit, and its images are like any other's."""
+    service = BUILD_SERVICES.get("buildx")
+    assert isinstance(service, BuildxBuildService)
+    assert service.dockerfile_build_options().buildkit_deferred_input_mounts
+    assert service.image_identity_suffix() == ""
 
 
-def test_builds_for_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command gets the tag, the platform and a folder with the Dockerfile in it."""
-    _command(tmp_path, _RECORDS, monkeypatch)
-    monkeypatch.setenv("RECORD", str(tmp_path / "record"))
-    assert BuildxBuildService().build_and_push("FROM scratch", {}, "r/i:t", {}, print, "linux/arm64")
-    recorded = (tmp_path / "record").read_text()
-    assert "--tag r/i:t --platform linux/arm64" in recorded
-    assert recorded.endswith("FROM scratch")
+def test_constructor_asks_nothing(docker: Any) -> None:
+    """Making it runs no command and imports nothing that takes time: a second deploy makes it, and needs no more."""
+    program = (
+        "import sys; from prebuilt.buildx import BuildxBuildService; BuildxBuildService();"
+        "print([name for name in ('subprocess', 'tarfile', 'tempfile', 'httpx2') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert docker.calls == []
 
 
-def test_says_why_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failed command is False, and its last words are passed on."""
-    _command(tmp_path, _FAILS, monkeypatch)
+def test_builds_what_was_asked_for(docker: Any, make_request: NewRequest, tmp_path: Path) -> None:
+    """Builder, platform, compression, annotations and a digest that lasts are on one command line; the context is fed to it."""
+    request = make_request("linux/arm64", reference="registry.example/team/image:tag")
+    built = _service(BUILDX_BUILDER="r0").build(request, RecordingProgress())
+    assert built == Descriptor(
+        media_type="application/vnd.oci.image.manifest.v1+json",
+        digest="sha256:bb4204b1259558f20bd17ec93003ad48962b036dc6e17cb306f8b54faee2bd1a",
+        size=782,
+    )
+    options = docker.options
+    assert options[:2] == ["buildx", "build"]
+    assert (options[-1], _option(options, "--builder"), _option(options, "--platform")) == ("-", "r0", "linux/arm64")
+    assert {"--provenance=false", "--sbom=false", "--progress=plain"} <= set(options)
+    output = _option(options, "--output").split(",")
+    assert output[:4] == ["type=image", "name=registry.example/team/image:tag", "push=true", "oci-mediatypes=true"]
+    assert {"compression=zstd", "rewrite-timestamp=true"} <= set(output)
+    assert f"annotation.metaflow-prebuilt.image={request.spec.full_id}" in output
+    assert f"annotation.org.opencontainers.image.base.digest={request.spec.base.digest}" in output
+    assert docker.build["environ"]["SOURCE_DATE_EPOCH"] == "0"
+    assert _scratch(tmp_path) == []
+
+
+def test_context_is_an_archive(docker: Any, make_request: NewRequest) -> None:
+    """Dockerfile, program and layers arrive; the same request sends the same bytes."""
+    contexts = []
+    for _ in range(2):
+        _service().build(make_request(), RecordingProgress())
+        contexts.append(docker.context)
+    assert contexts[0] == contexts[1]
+    with tarfile.open(fileobj=io.BytesIO(contexts[0])) as tar:
+        names = {member.name for member in tar if member.isfile()}
+        dockerfile = tar.extractfile("Dockerfile")
+        assert dockerfile is not None
+        assert b"COPY --link" in dockerfile.read()
+    assert {"Dockerfile", "materialise.pyz"} < names
+
+
+def test_settings_reach_the_command(docker: Any, make_request: NewRequest) -> None:
+    """Attestations, options and compression are on the command line where they are asked for."""
+    service = _service(BUILDX_PROVENANCE="1", BUILDX_SBOM="1", BUILDX_OPTIONS="--network=host --label 'a=b c'")
+    service.build(make_request(spec={"compression": "gzip"}), RecordingProgress())
+    assert {"--provenance=true", "--sbom=true", "--network=host", "a=b c"} <= set(docker.options)
+    assert "compression=gzip" in _option(docker.options, "--output")
+
+
+def test_proxies_are_named_and_not_shown(
+    docker: Any, make_request: NewRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxies become build arguments whose values, which may hold a password, are in the environment alone."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:s3cret@proxy.example:3128")
+    _service().build(make_request(), RecordingProgress())
+    assert "--build-arg=HTTPS_PROXY" in docker.options
+    assert not any("s3cret" in option for option in docker.options)
+
+
+def test_login_is_in_a_private_folder(docker: Any, make_request: NewRequest, tmp_path: Path) -> None:
+    """The request's login is in a folder for its owner only, gone afterwards; the user's is as it was, and nothing shows it."""
+    login = Credentials(username="AWS", secret="s3cret-token")
+    before = (tmp_path / "own" / "config.json").read_bytes()
+    _service().build(make_request(credentials=login), RecordingProgress())
+    build = docker.build
+    assert set(build["config"]["auths"]) == {"ghcr.io", "registry.example"}
+    assert build["config"]["credHelpers"] == {"registry.example": ""}
+    assert build["modes"] == ["0o700", "0o600"]
+    assert "contexts" in build["entries"]
+    assert build["environ"]["BUILDX_CONFIG"] == str(tmp_path / "own" / "buildx")
+    assert not any("s3cret-token" in text for text in (*build["arguments"], *build["environ"].values()))
+    assert (tmp_path / "own" / "config.json").read_bytes() == before
+    assert _scratch(tmp_path) == []
+
+
+def test_users_logins_are_used_as_they_are(docker: Any, make_request: NewRequest, tmp_path: Path) -> None:
+    """Without a login of the request's, the command has the user's own folder."""
+    _service().build(make_request(), RecordingProgress())
+    assert docker.build["environ"]["DOCKER_CONFIG"] == str(tmp_path / "own")
+
+
+def test_digest_alone_is_not_believed(docker: Any, make_request: NewRequest) -> None:
+    """The driver docker may give the configuration's digest: what is pushed is not known then."""
+    docker.has_builder("default", "docker", buildkit="v0.8+unknown")
+    docker.plays("build", metadata={"containerimage.digest": "sha256:" + "4" * 64})
+    progress = RecordingProgress()
+    assert _service().build(make_request(), progress) is None
+    assert any("default (driver docker) keeps times in layers" in text for text in progress.texts)
+
+
+def test_old_buildkits_get_the_plain_form(docker: Any, make_request: NewRequest) -> None:
+    """A BuildKit before 0.10 is given a Dockerfile without what it does not know."""
+    docker.has_builder("default", "docker", buildkit="v0.8+unknown")
+    _service().build(make_request(), RecordingProgress())
+    assert b"--link" not in docker.context
+
+
+@pytest.mark.parametrize(
+    ("value", "places"),
+    [
+        ("on", ["registry.example/team/image:buildcache-KEY", "registry.example/team/image:buildcache"]),
+        ("r.example/cache", ["r.example/cache:buildcache-KEY", "r.example/cache:buildcache"]),
+        ("r.example:5000/cache:ours", ["r.example:5000/cache:ours-KEY", "r.example:5000/cache:ours"]),
+        ("off", []),
+    ],
+)
+def test_cache_is_in_a_registry(docker: Any, make_request: NewRequest, value: str, places: list[str]) -> None:
+    """A cache of this environment, and one of whichever was last, are read and written, in a form that all registries take."""
+    from prebuilt.buildx.command import cache_key
+
+    request = make_request()
+    _service(BUILDX_CACHE=value).build(request, RecordingProgress())
+    options = docker.options
+    read = [options[n + 1] for n, option in enumerate(options) if option == "--cache-from"]
+    written = [options[n + 1] for n, option in enumerate(options) if option == "--cache-to"]
+    wanted = [place.replace("KEY", cache_key(request.spec)) for place in places]
+    assert read == [f"type=registry,ref={place}" for place in wanted]
+    assert [text.split(",")[1] for text in written] == [f"ref={place}" for place in wanted]
+    assert all({"mode=max", "image-manifest=true", "oci-mediatypes=true"} <= set(text.split(",")) for text in written)
+
+
+def test_output_is_live_and_readable(docker: Any, make_request: NewRequest) -> None:
+    """Lines are passed on without colours, byte counts, blank lines and passwords in URLs."""
+    docker.plays(
+        "build",
+        stderr="#1 [internal] load\n\n#1 sha256:" + "a" * 64 + " 1.05MB / 35.67MB 0.1s\n#1 DONE 0.0s\n"
+        "\x1b[33m#2 0.1 https://me:s3cret@index.example/simple\x1b[0m\n#2 DONE 12.1s\n",
+    )
+    progress = RecordingProgress()
+    _service().build(make_request(), progress)
+    assert progress.texts[-3:] == ["#1 [internal] load", "#2 0.1 https://index.example/simple", "#2 DONE 12.1s"]
+
+
+def test_failed_step_is_in_the_error(docker: Any, make_request: NewRequest, tmp_path: Path) -> None:
+    """What the failed step said is in the error, also where another one said more; the last line is the reason."""
+    docker.plays("build", stderr=_failed("did not complete successfully: exit code: 3", others=80), status=1)
+    with pytest.raises(BuildError) as caught:
+        _service().build(make_request(), RecordingProgress())
+    error = caught.value
+    assert error.at == "registry.example/team/image:tag"
+    assert error.reason == "failed to build: failed to solve: did not complete successfully: exit code: 3"
+    assert "#6 0.213 the index does not answer" in error.output
+    assert len(error.output) <= 50
+    assert _scratch(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("write /var/lib/buildkit/x: no space left on device", "docker buildx prune --builder r0"),
+        ("unexpected status from POST request to https://r/v2/: 401 Unauthorized", "docker login registry.example"),
+        ("push access denied, repository does not exist or may require authorization", "may push"),
+        ("unexpected status from HEAD request to https://r/v2/x: 403 Forbidden", "may push"),
+        ("toomanyrequests: You have reached your pull rate limit", "docker login"),
+        ('failed to list workers: Unavailable: connection error: desc = "transport: …"', "docker buildx inspect r0"),
+        ("fork/exec /bin/sh: exec format error", "emulation"),
+        ("http: server gave HTTP response to HTTPS client", '[registry."registry.example"] http = true'),
+        ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "ca = "),
+        ("Cache export is not supported for the docker driver.", "METAFLOW_PREBUILT_BUILDX_BUILDER"),
+        ("dial tcp 10.0.0.1:5000: connect: connection refused", "reaches that address"),
+        ("something new", "see what it said"),
+    ],
+)
+def test_known_causes_have_a_remedy(docker: Any, make_request: NewRequest, said: str, remedy: str) -> None:
+    """What BuildKit and registries are known to say comes with what to do about it."""
+    docker.plays("build", stderr=_failed(said), status=1)
+    with pytest.raises(BuildError) as caught:
+        _service().build(make_request(), RecordingProgress())
+    assert said in caught.value.reason
+    assert remedy in caught.value.remedy
+
+
+def test_time_is_up(docker: Any, make_request: NewRequest) -> None:
+    """A build that takes longer than the setting says is stopped, and the error names the setting."""
+    docker.plays("build", stderr="#1 busy\n", sleep_s=60)
+    with pytest.raises(BuildError, match="longer than 1 s") as caught:
+        _service(BUILDX_TIMEOUT="1").build(make_request(), RecordingProgress())
+    assert "METAFLOW_PREBUILT_BUILDX_TIMEOUT" in caught.value.remedy
+    assert caught.value.output[0] == "#1 busy"
+
+
+def test_cancelled_build_stops(docker: Any, make_request: NewRequest, tmp_path: Path) -> None:
+    """A cancellation stops the command; nothing is left of it."""
+    docker.plays("build", stderr="#1 busy\n", sleep_s=60)
+    cancellation = Cancellation()
+
+    class Cancelling(RecordingProgress):
+        def output(self, line: str) -> None:
+            cancellation.cancel()
+
+    began_s, threads = time.monotonic(), threading.active_count()
+    login = Credentials(username="me", secret="s3cret")
+    with pytest.raises(CancelledError):
+        _service().build(make_request(credentials=login, cancellation=cancellation), Cancelling())
+    assert time.monotonic() - began_s < 10
+    assert threading.active_count() == threads
+    assert _scratch(tmp_path) == []
+
+
+def test_cancelled_before_it_starts(docker: Any, make_request: NewRequest) -> None:
+    """A request that is cancelled already runs no command."""
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with pytest.raises(CancelledError):
+        _service().build(make_request(cancellation=cancellation), RecordingProgress())
+    assert docker.calls == []
+
+
+def test_layouts_are_refused(docker: Any, make_request: NewRequest) -> None:
+    """A folder of this machine is no place that buildx pushes to; the settings to change are named."""
+    with pytest.raises(BuildError) as caught:
+        _service().build(make_request(reference="oci:/images:tag"), RecordingProgress())
+    assert "METAFLOW_PREBUILT_IMAGE_REGISTRY" in caught.value.remedy
+    assert docker.calls == []
+
+
+def test_builder_is_asked_once(docker: Any, make_request: NewRequest) -> None:
+    """Several images ask for the version and the builder once."""
+    service = _service()
+    for _ in range(3):
+        service.build(make_request(), RecordingProgress())
+    assert [call["arguments"][1] for call in docker.calls] == ["version", "inspect", "build", "build", "build"]
+
+
+def test_published_signature(docker: Any, tmp_path: Path) -> None:
+    """``build_and_push`` feeds text and bytes as the context, echoes what is said, and returns whether it went well."""
     said: list[str] = []
-    assert not BuildxBuildService().build_and_push("FROM scratch", {}, "r/i:t", {}, said.append)
-    assert said == ["no space left"]
+    docker.plays("build", stderr="#1 [internal] load\n")
+    files = {"a/b": "ä", "c": b"\0"}
+    assert BuildxBuildService().build_and_push("FROM scratch", files, "r.example/i:t", {"region": "x"}, said.append)
+    assert said == ["#1 [internal] load"]
+    assert "--platform" not in docker.options
+    with tarfile.open(fileobj=io.BytesIO(docker.context)) as tar:
+        assert {member.name for member in tar if member.isfile()} == {"Dockerfile", "a/b", "c"}
+
+
+def test_published_signature_fails_softly(docker: Any) -> None:
+    """A failure of any kind is False, with the reason and the remedy echoed last."""
+    said: list[str] = []
+    docker.plays("build", stderr=_failed("denied: no"), status=1)
+    build = _service().build_and_push
+    assert build("FROM scratch", {}, "r.example/i:t", {}, said.append, "linux/arm64") is False
+    assert "denied: no; use an account" in said[-1]
+    assert build("FROM scratch", {"a": 1}, "r.example/i:t", {}, said.append) is False
+    assert "context file a" in said[-1]
+
+
+def test_subclass_may_take_dockerfiles_itself(docker: Any, make_request: NewRequest) -> None:
+    """A class of somebody's that overrides ``build_and_push`` is called there."""
+
+    class Own(BuildxBuildService):
+        def build_and_push(self, *arguments: Any, **named: Any) -> bool:
+            return True
+
+    assert Own.build is DockerBuildService.build
+    assert docker.calls == []
+
+
+def test_missing_docker_is_said(make_request: NewRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without Docker's command line the error says what to install."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match="find docker") as caught:
+        _service().build(make_request(), RecordingProgress())
+    assert "METAFLOW_PREBUILT_BUILD_SERVICE" in caught.value.remedy
