@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import pytest
 
@@ -58,13 +57,18 @@ def _content(entry: Entry) -> str | bytes | None:
 
 @pytest.fixture
 def conda_package(channel: CondaChannel) -> Callable[..., CondaPackage]:
-    """Give a function that locks one package of the channel, by name and subdir."""
+    """Give a function that locks one package of the channel, by name, version (where it has several) and subdir."""
     import asyncio
 
     from rattler import RepoDataRecord
 
-    def lock(name: str, subdir: str = "linux-64", url: str | None = None) -> CondaPackage:
-        (path,) = (path for path in channel.packages if path.parent.name in {subdir, "noarch"} and _name(path) == name)
+    def lock(name: str, subdir: str = "linux-64", url: str | None = None, version: str | None = None) -> CondaPackage:
+        named = (path for path in channel.packages if path.name.rsplit("-", 2)[0] == name)
+        (path,) = (
+            path
+            for path in named
+            if path.parent.name in {subdir, "noarch"} and version in {None, path.name.rsplit("-", 2)[1]}
+        )
         record = asyncio.run(RepoDataRecord.from_package_archive(path))
         assert record.sha256 is not None
         assert record.size is not None
@@ -84,7 +88,3 @@ def conda_package(channel: CondaChannel) -> Callable[..., CondaPackage]:
         )
 
     return lock
-
-
-def _name(path: Path) -> str:
-    return path.name.rsplit("-", 2)[0]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
 from prebuilt.lock import conda_download
 from prebuilt.lock.download import Download
-from prebuilt.lock.fetch import PackageFiles
+from prebuilt.lock.fetch import Downloader, PackageFiles
 from prebuilt.lock.index_config import IndexConfig
+from prebuilt.lock.stage.url_download import UrlDownloader
 from prebuilt.lock.wheelhouse import WheelHouse
 from prebuilt.testing.conda_channel import CondaChannel, serve_channel
 from prebuilt.testing.python_index import make_wheel
@@ -96,15 +98,27 @@ def make_files(tmp_path: Path) -> Iterator[MakeFiles]:
     """Give a function that makes PackageFiles with an empty cache."""
     made: list[PackageFiles] = []
 
-    def make(config: IndexConfig | None = None, **settings: str) -> PackageFiles:
+    def make(config: IndexConfig | None = None, downloader: Downloader | None = None, **settings: str) -> PackageFiles:
         environ = {f"METAFLOW_PREBUILT_{name}": value for name, value in settings.items()}
-        files = PackageFiles(Settings(environ, {}), config or IndexConfig(), tmp_path / "cache", backoff=IMMEDIATELY)
+        files = PackageFiles(
+            Settings(environ, {}),
+            config or IndexConfig(),
+            tmp_path / "cache",
+            backoff=IMMEDIATELY,
+            downloader=downloader,
+        )
         made.append(files)
         return files
 
     yield make
     for files in made:
         files.close()
+
+
+@pytest.fixture(params=["client", "standard library"])
+def any_files(request: pytest.FixtureRequest, make_files: MakeFiles) -> MakeFiles:
+    """Give what makes PackageFiles for each way to download: this machine's, and that of build stages."""
+    return make_files if request.param == "client" else partial(make_files, downloader=UrlDownloader(None))
 
 
 def _wheel(url: str, data: bytes = DATA) -> Wheel:
@@ -123,48 +137,48 @@ def _left_behind(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_a_wheel_is_there_inside_the_context_and_gone_after(server: FlakyServer, make_files: MakeFiles, tmp_path: Path):
+def test_a_wheel_is_there_inside_the_context_and_gone_after(server: FlakyServer, any_files: MakeFiles, tmp_path: Path):
     """Its bytes are what was locked, progress adds up to its size, and the disk is given back."""
     came: list[int] = []
-    with make_files().get(_wheel(server.url), advance=came.append) as path:
+    with any_files().get(_wheel(server.url), advance=came.append) as path:
         assert path.read_bytes() == DATA
     assert sum(came) == len(DATA)
     assert _left_behind(tmp_path) == []
 
 
 @pytest.mark.parametrize("fault", ["cut", "503", "429", "500"])
-def test_a_passing_failure_is_tried_again(server: FlakyServer, make_files: MakeFiles, fault: str):
+def test_a_passing_failure_is_tried_again(server: FlakyServer, any_files: MakeFiles, fault: str):
     """Two failures in a row are survived."""
     server.faults = [fault, fault]
-    with make_files().get(_wheel(server.url)) as path:
+    with any_files().get(_wheel(server.url)) as path:
         assert path.read_bytes() == DATA
 
 
-def test_a_cut_download_is_resumed_where_it_stopped(server: FlakyServer, make_files: MakeFiles):
+def test_a_cut_download_is_resumed_where_it_stopped(server: FlakyServer, any_files: MakeFiles):
     """The second request asks for the missing half only."""
     server.faults = ["cut"]
     came: list[int] = []
-    with make_files().get(_wheel(server.url), advance=came.append) as path:
+    with any_files().get(_wheel(server.url), advance=came.append) as path:
         assert path.read_bytes() == DATA
     assert server.ranges == [None, f"bytes={len(DATA) // 2}-"]
     assert sum(came) == len(DATA)
     assert min(came) > 0
 
 
-def test_a_server_that_cannot_resume_sends_all_again(server: FlakyServer, make_files: MakeFiles):
+def test_a_server_that_cannot_resume_sends_all_again(server: FlakyServer, any_files: MakeFiles):
     """What came before is dropped, and progress goes back with it."""
     server.faults = ["cut", "no ranges"]
     came: list[int] = []
-    with make_files().get(_wheel(server.url), advance=came.append) as path:
+    with any_files().get(_wheel(server.url), advance=came.append) as path:
         assert path.read_bytes() == DATA
     assert sum(came) == len(DATA)
 
 
-def test_a_failure_that_does_not_pass_is_told(server: FlakyServer, make_files: MakeFiles, tmp_path: Path):
+def test_a_failure_that_does_not_pass_is_told(server: FlakyServer, any_files: MakeFiles, tmp_path: Path):
     """After the last attempt the error names file, place, reason and how often it was tried."""
     server.faults = ["503"] * 9
     with pytest.raises(FetchError, match=rf"download {NAME} at http://127.*HTTP status 503 \(3 attempts\)"):
-        make_files().get(_wheel(server.url)).__enter__()
+        any_files().get(_wheel(server.url)).__enter__()
     assert len(server.ranges) == 3
     assert _left_behind(tmp_path) == []
 
@@ -182,19 +196,29 @@ def test_a_refusal_is_not_tried_again(server: FlakyServer, make_files: MakeFiles
 
 @pytest.mark.parametrize("fault", ["other bytes", "longer"])
 def test_a_file_that_is_not_what_was_locked_is_refused(
-    server: FlakyServer, make_files: MakeFiles, tmp_path: Path, fault: str
+    server: FlakyServer, any_files: MakeFiles, tmp_path: Path, fault: str
 ):
     """Nobody gets to see it, and nothing of it stays."""
     server.faults = [fault]
     with pytest.raises(DigestMismatchError, match=f"download {NAME}.*expected .*METAFLOW_PREBUILT_REFRESH=1"):
-        make_files(KEEP_DOWNLOADS="1").get(_wheel(server.url)).__enter__()
+        any_files(KEEP_DOWNLOADS="1").get(_wheel(server.url)).__enter__()
     assert _left_behind(tmp_path) == []
 
 
-def test_a_host_that_does_not_answer_is_told(make_files: MakeFiles):
+@pytest.mark.parametrize("status", ["401", "403", "404", "407"])
+def test_a_build_stage_says_what_helps_there(server: FlakyServer, make_files: MakeFiles, status: str):
+    """It has nobody's credentials: packages that want some have to be sent."""
+    server.faults = [status]
+    remedy = "check the URL" if status == "404" else "METAFLOW_PREBUILT_SEND_PACKAGES=1"
+    with pytest.raises(FetchError, match=f"HTTP status {status}.*{remedy}"):
+        make_files(downloader=UrlDownloader(None)).get(_wheel(server.url)).__enter__()
+    assert len(server.ranges) == 1
+
+
+def test_a_host_that_does_not_answer_is_told(any_files: MakeFiles):
     """Nobody listens on port 9."""
     with pytest.raises(FetchError, match="check the network and the proxy"):
-        make_files().get(_wheel(f"http://127.0.0.1:9/{NAME}")).__enter__()
+        any_files().get(_wheel(f"http://127.0.0.1:9/{NAME}")).__enter__()
 
 
 def test_credentials_of_the_index_are_shown_to_it(server: FlakyServer, make_files: MakeFiles):
