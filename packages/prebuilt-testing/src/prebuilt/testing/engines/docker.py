@@ -180,7 +180,8 @@ def _clear(docker: Docker) -> None:
         return
     containers = docker.ask("ps", "--all", "--quiet").split()
     if containers:
-        with contextlib.suppress(EngineError):  # one may be on its way out by itself; the daemon's end takes what is left
+        # One may be on its way out by itself; the daemon's end takes what is left.
+        with contextlib.suppress(EngineError):
             docker.ask("rm", "--force", "--volumes", *containers)
     docker.ask("network", "prune", "--force")
 
