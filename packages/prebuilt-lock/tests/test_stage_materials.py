@@ -148,7 +148,7 @@ def context_of(spec: ImageSpec, materials: BuildMaterials) -> dict[str, bytes]:
 @pytest.fixture
 def index() -> Iterator[PackageIndex]:
     """Give an index that wants a password."""
-    with PackageIndex(username="somebody", password=SECRET).serving() as index:
+    with PackageIndex(username="u5er-of-the-index", password=SECRET).serving() as index:
         yield index
 
 
@@ -195,18 +195,18 @@ def test_packages_that_the_build_cannot_fetch_travel_and_are_gone_afterwards(
 def test_no_secret_is_in_the_context(source: MakeSource, index: PackageIndex, private: Wheel, home: Path):
     """Neither the index's password nor anything else of this user's configuration, nor a path of this machine."""
     netrc = home / ".netrc"
-    netrc.write_text(f"machine other.example.org login somebody password {SECRET}\n")
+    netrc.write_text(f"machine other.example.org login u5er-of-the-index password {SECRET}\n")
     netrc.chmod(0o600)
     environ = {
         "PIP_INDEX_URL": index.url_with_credentials,
-        "HTTPS_PROXY": f"http://somebody:{SECRET}@proxy.example.org:3128",
+        "HTTPS_PROXY": f"http://u5er-of-the-index:{SECRET}@proxy.example.org:3128",
         "NO_PROXY": "127.0.0.1",
         "UV_INDEX_PRIVATE_PASSWORD": SECRET,
     }
     context = gathered(source(environ=environ), spec_of(private))
     for name, data in context.items():
         assert SECRET.encode() not in data, name
-        assert b"somebody" not in data, name
+        assert b"u5er-of-the-index" not in data, name
         assert str(home).encode() not in data, name
 
 
