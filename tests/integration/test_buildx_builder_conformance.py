@@ -1,0 +1,48 @@
+"""The builder ``buildx`` does what every builder does, on a BuildKit of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prebuilt.buildx import BuildxBuildService
+from prebuilt.core.build_service import DockerBuildService
+from prebuilt.testing.conformance.builder_contract import BuilderContract
+from prebuilt.testing.conformance.builder_world import NewBuilder
+from prebuilt.testing.engines.buildkit import BuildKit
+from prebuilt.testing.engines.buildx import remote_builder
+from prebuilt.testing.engines.docker import Docker
+
+pytestmark = pytest.mark.buildx
+
+
+@pytest.fixture(scope="module")
+def builder_name(docker_current: Docker, buildkit: BuildKit) -> Iterator[str]:
+    """A builder of the driver ``remote``."""
+    with remote_builder(docker_current, buildkit) as name:
+        yield name
+
+
+class TestBuildxBuildService(BuilderContract):
+    """On a remote BuildKit, which is given a login of the request's."""
+
+    is_reproducible = True
+    returns_descriptor = True
+    takes_credentials = True
+
+    @pytest.fixture
+    def new_builder(
+        self, docker_current: Docker, builder_name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> NewBuilder:
+        """Return what makes builders by the settings that a user has."""
+        for name, value in docker_current.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("METAFLOW_HOME", str(tmp_path))
+        monkeypatch.setenv("METAFLOW_PREBUILT_BUILDX_BUILDER", builder_name)
+
+        def make() -> DockerBuildService:
+            return BuildxBuildService()
+
+        return make
