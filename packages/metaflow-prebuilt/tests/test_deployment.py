@@ -47,14 +47,14 @@ class Resolver:
     """Resolves everything to one wheel, and counts."""
 
     def __init__(self):
-        self.resolved = []
+        self.resolved, self.url = [], ""
 
     def resolve(self, requirements):
         if "missing" in requirements.pypi:
             raise ResolveError("resolve packages", reason="there is no missing 1.*")
         self.resolved.append(requirements)
         wheel = Wheel(
-            name="six", version="1.16.0", filename="six.whl", url="", sha256="a" * 64, size_bytes=1, role="user"
+            name="six", version="1.16.0", filename="six.whl", url=self.url, sha256="a" * 64, size_bytes=1, role="user"
         )
         return Lock(
             req_id=requirements.req_id,
@@ -104,6 +104,17 @@ class Builder(DockerBuildService):
         self.requests.append(request)
         self.registry.there.add(request.reference)
         return Descriptor(media_type=OF_MANIFEST, digest=DIGEST, size=1)
+
+
+class Dockerfiles(DockerBuildService):
+    """A builder by the published contract: it is handed a Dockerfile and a context."""
+
+    def __init__(self):
+        self.built = []
+
+    def build_and_push(self, dockerfile, context_files, image_tag, push_credentials, echo, target_platform=None):
+        self.built.append((dockerfile, sorted(context_files)))
+        return True
 
 
 class Bases:
@@ -166,6 +177,29 @@ def test_what_is_there_is_not_built_again(deploy, world):
     deploy(Three, "container")
     assert len(world.resolver.resolved) == 1
     assert len(world.builder.requests) == 1
+
+
+def test_builders_of_dockerfiles_get_what_a_build_stage_needs(deploy, world, monkeypatch):
+    """The program and its tools, which are resolved by the same resolver as the packages, once, and only for a build."""
+    world.resolver.url = "https://files.example/six.whl"
+    builder = Dockerfiles()
+    backends = Backends(builder=builder, registry=world.registry)
+    monkeypatch.setattr(deployment_module, "choose_backends", lambda *_: backends)
+    deploy(Three, "container")
+    [(dockerfile, names)] = builder.built
+    assert dockerfile.startswith("# Image ")
+    assert {"materialise.pyz", "stage.json"} <= set(names)
+    tools = [requirements for requirements in world.resolver.resolved if "isal" in requirements.pypi]
+    assert sorted(str(requirements.target.platform) for requirements in tools) == ["linux/amd64", "linux/arm64"]
+    deploy(Three, "container")
+    assert len(world.resolver.resolved) == 1 + len(tools)
+
+
+def test_builders_of_specs_cause_none_of_it(deploy, world):
+    """What only Dockerfiles need is not even imported."""
+    deploy(Three, "container")
+    assert "_source" not in vars(world.builder.requests[0].materials)
+    assert len(world.resolver.resolved) == 1
 
 
 def test_refreshing_resolves_anew(deploy, world):
