@@ -311,6 +311,13 @@ def test_published_signature(docker: Any, tmp_path: Path) -> None:
         assert {member.name for member in tar if member.isfile()} == {"Dockerfile", "a/b", "c"}
 
 
+def test_published_login_is_used(docker: Any) -> None:
+    """A registry's ``username`` and ``password`` push; its other words mean nothing here."""
+    given = {"username": "me", "password": "s3cret", "region": "x"}
+    assert _service().build_and_push("FROM scratch", {}, "r.example/i:t", given, print)
+    assert set(docker.build["config"]["auths"]) == {"ghcr.io", "r.example"}
+
+
 def test_published_signature_fails_softly(docker: Any) -> None:
     """A failure of any kind is False, with the reason and the remedy echoed last."""
     said: list[str] = []

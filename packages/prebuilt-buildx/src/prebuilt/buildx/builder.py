@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prebuilt.core.build_service import BuildRequest, DockerBuildService, DockerfileBuildOptions
+from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import PrebuiltError
 from prebuilt.core.progress import ImageProgress
@@ -63,17 +64,20 @@ class BuildxBuildService(DockerBuildService):
         echo: Callable[..., None],
         target_platform: str | None = None,
     ) -> bool:
-        """Build `dockerfile` and push it as `image_tag`, with the logins of Docker's configuration; return False if that failed.
+        """Build `dockerfile` and push it as `image_tag`; return False if that failed.
 
-        What buildx says goes to `echo` as it comes, and then, if it failed, why.
+        What buildx says goes to `echo` as it comes, and then, if it failed, why. It pushes with ``username`` and ``password`` of
+        `push_credentials`; without them, with the logins of Docker's configuration.
         """
         from prebuilt.core.context_archive import published_context
 
-        del push_credentials  # what registries return there is for builders of their own clouds
+        secret = push_credentials.get("password")
+        login = Credentials(username=push_credentials.get("username") or "", secret=secret) if secret else None
         try:
             run = self._prepare(image_tag, echo)
             build = replace(run.build, platform=target_platform)
-            replace(run, build=build).run(dockerfile, published_context(context_files), echo)
+            context = published_context(context_files)
+            replace(run, build=build, credentials=login).run(dockerfile, context, echo)
         except PrebuiltError as error:
             echo(PrebuiltError.__str__(error))  # without the lines that it has passed on already
             return False
