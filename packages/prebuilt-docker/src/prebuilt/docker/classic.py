@@ -16,8 +16,8 @@ from prebuilt.docker.image_build import ImageBuild
 if TYPE_CHECKING:
     import docker
 
-_STEP = re.compile(r"STEP \d+(?:/\d+)? ?: ?(?P<instruction>\w*)", re.IGNORECASE)
-_IMAGE = re.compile(r"\s*-+> (?P<id>[0-9a-f]{12,64})\s*")
+_STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)? ?: ?(?P<instruction>\w*)", re.IGNORECASE)
+_IMAGE = re.compile(r"\s*-+> (?P<id>[0-9a-f]{11,64})\s*")
 _FINAL_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(?P<image>\S+)", re.IGNORECASE | re.MULTILINE)
 _PATIENCE_S = 10.0  # for a container of a build that was stopped: the engine removes it, but not at once
 _LOOK_S = 0.2
@@ -126,10 +126,10 @@ def failure_of(event: Event) -> str | None:
     """Return what failed, where an event of the engine says so."""
     detail = event.get("errorDetail")
     if isinstance(detail, dict) and detail.get("message"):
-        return str(detail["message"])
+        return str(detail["message"]).strip()
     if event.get("error"):
-        return str(event["error"])
-    return str(event["message"]) if set(event) == {"message"} else None
+        return str(event["error"]).strip()
+    return str(event["message"]).strip() if set(event) == {"message"} else None
 
 
 def _pull_lines(event: Event) -> Iterator[str]:

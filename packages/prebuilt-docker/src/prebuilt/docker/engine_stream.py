@@ -42,29 +42,29 @@ def followed(
         follower.stop()
 
 
-class _Follower(threading.Thread):
+class _Follower:
     """Reads in a thread of its own: there is no reading with a look at other things now and then."""
 
     def __init__(self, client: docker.APIClient, start: Callable[[], Iterable[Event]]) -> None:
-        super().__init__(daemon=True, name="docker-events")
         self._begin = start
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._response: requests.Response | None = None
-        self._is_stopped = False
+        self._is_left = False
         self._error: BaseException | None = None
         self._hooks: list[Any] = client.hooks["response"]
         self._hooks.append(self._keep)
-        self.start()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="docker-events")
+        self._thread.start()
 
     def _keep(self, response: requests.Response, *_: object, **__: object) -> None:
         self._response = response
-        if self._is_stopped:  # it came late
+        if self._is_left:  # it came late
             _close(response)
 
-    def run(self) -> None:
+    def _run(self) -> None:
         try:
             for event in self._begin():
-                if self._is_stopped:
+                if self._is_left:
                     break
                 self._events.put(event)
         except BaseException as error:  # noqa: BLE001 - raised again where the events are read
@@ -87,11 +87,11 @@ class _Follower(threading.Thread):
 
     def stop(self) -> None:
         """End the call if it has not ended by itself."""
-        self._is_stopped = True
-        if self.is_alive() and self._response is not None:
+        self._is_left = True
+        if self._thread.is_alive() and self._response is not None:
             _close(self._response)
-        self.join(_PATIENCE_S)
-        if self.is_alive():
+        self._thread.join(_PATIENCE_S)
+        if self._thread.is_alive():
             logger.warning("a connection to the Docker Engine could not be closed at once")
         self._hooks.remove(self._keep)
 

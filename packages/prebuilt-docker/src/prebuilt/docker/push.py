@@ -103,7 +103,7 @@ class ImagePush:
         return {"username": self.credentials.username, "password": self.credentials.secret}
 
     def _attempt(self) -> str | None:
-        """Push once; return the digest if the engine says it."""
+        """Push once; return the digest of what was pushed if the engine says it: Podman knows the image by another one."""
         import docker.errors
         import requests
         import urllib3
@@ -135,7 +135,7 @@ class ImagePush:
             aux = event.get("aux")
             if isinstance(aux, dict) and aux.get("Digest"):
                 digest = str(aux["Digest"])
-        return digest or next(iter(_digests(self.client, self._target, self.reference.repository)), None)
+        return digest
 
     def _served(self, digest: str) -> Descriptor | None:
         """Return what the registry tells the engine of the manifest: the engine knows neither its media type nor its size."""
@@ -147,7 +147,7 @@ class ImagePush:
             found = cast("Any", self.client).inspect_distribution(name, auth_config=self._auth)
             return Descriptor.from_json(found["Descriptor"])
         except (docker.errors.DockerException, requests.RequestException, KeyError, InvalidValueError) as error:
-            logger.debug("the engine cannot describe %s: %s", name, error)  # Podman has no such question
+            logger.debug("the engine cannot describe %s: %s", name, error)
             return None
 
 
