@@ -11,7 +11,7 @@ import pytest
 from prebuilt.core.build_service import Cancellation
 from prebuilt.core.canonical import canonical_json
 from prebuilt.core.documents import FolderDocuments
-from prebuilt.core.errors import BaseImageError, CancelledError, DigestMismatchError, RegistryError
+from prebuilt.core.errors import BaseImageError, CancelledError, DigestMismatchError, RateLimitedError, RegistryError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import BasePython
@@ -128,6 +128,24 @@ def test_an_index_is_named_beside_the_image_in_it(
         assert (found.index_digest, found.digest) == (index.digest, single.digest)
     for reference in (f"{repository.name}:single", f"{repository.name}@{single.digest}"):
         assert lookup.get(reference, AMD64).index_digest is None
+
+
+def test_a_pull_limit_is_explained_once(
+    base_registry: InMemoryRegistry, look_up: Callable[..., BaseImageLookup]
+) -> None:
+    """Docker Hub's limit, here behind a mirror, is the likeliest failure of all: whose it is, what to do, no second try."""
+    limit = {
+        "ratelimit-limit": "100;w=21600",
+        "ratelimit-remaining": "0;w=21600",
+        "docker-ratelimit-source": "203.0.113.7",
+    }
+    base_registry.fail("*", "manifests", status=429, code="TOOMANYREQUESTS", headers=limit, times=9)
+    with pytest.raises(RateLimitedError) as caught:
+        look_up().get(base_registry.repository("python:3.11"), AMD64)
+    assert "100 pulls in 6 hours for 203.0.113.7" in caught.value.reason
+    assert "docker login" in caught.value.remedy
+    assert caught.value.remedy.count("METAFLOW_PREBUILT_BASE_IMAGE") == 1
+    assert base_registry.count(path="manifests") == 1
 
 
 class TestFacts:

@@ -220,6 +220,8 @@ def _setting_named() -> Iterator[None]:
     try:
         yield
     except RegistryError as error:
+        if BASE_IMAGE_SETTING in error.remedy:
+            raise
         own = f"{error.remedy}; or " if error.remedy else ""
         raise type(error)(
             error.tried,

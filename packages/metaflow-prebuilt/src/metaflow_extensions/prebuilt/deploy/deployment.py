@@ -19,7 +19,7 @@ from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
 from prebuilt.core.bake import BakedImage, Baker, BaseImages, StepImage
 from prebuilt.core.dockerfile import BuildMaterials, MaterialsSource
 from prebuilt.core.documents import DocumentStore, FolderDocuments
-from prebuilt.core.errors import BaseImageError, RegistryError, SettingError
+from prebuilt.core.errors import BaseImageError, RateLimitedError, RegistryError, SettingError
 from prebuilt.core.lock import Lock
 from prebuilt.core.locks import Locks, Resolver
 from prebuilt.core.platforms import Platform
@@ -171,11 +171,12 @@ class Deployment:
             try:
                 base = _bases(self.settings, documents, self.progress).get(image, platform)
             except (BaseImageError, RegistryError) as error:
+                own = f"{error.remedy}; or " if isinstance(error, RateLimitedError) else ""
                 raise BaseImageError(
                     f"find the image of step {step.name}, which asks for no packages",
                     at=image,
                     reason=error.reason,
-                    remedy=f"give it another with @{compute.name}(image=…) or METAFLOW_DEFAULT_CONTAINER_IMAGE, or add @pypi",
+                    remedy=f"{own}give it another with @{compute.name}(image=…) or METAFLOW_DEFAULT_CONTAINER_IMAGE, or add @pypi",
                 ) from error
             pinned[step.name] = f"{base.repository}@{base.digest}"
         return pinned
