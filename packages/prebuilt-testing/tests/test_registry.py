@@ -41,6 +41,20 @@ def code_of(body: bytes) -> str:
     return str(json.loads(body)["errors"][0]["code"])
 
 
+def test_chunks_leave_the_connection_whole(registry: InMemoryRegistry) -> None:
+    """Docker sends bodies whose length it does not know; what follows on the connection is a request of its own."""
+    location = ask(registry, "POST", "/v2/a/blobs/uploads/", b"")[2]["Location"]
+    connection = http.client.HTTPConnection(registry.host, timeout=10)
+    try:
+        for status in (202, 202):
+            connection.request("PATCH", location, iter([b"one", b"", b"three"]), encode_chunked=True)
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (status, b"")
+    finally:
+        connection.close()
+    assert [request.body_bytes for request in registry.requests if request.method == "PATCH"] == [8, 8]
+
+
 def test_it_speaks_the_distribution_api(registry: InMemoryRegistry) -> None:
     """Upload in one piece, manifest, tag list, pull."""
     assert ask(registry, "GET", "/v2/")[0] == 200

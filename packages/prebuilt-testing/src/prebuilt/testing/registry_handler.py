@@ -55,6 +55,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self._body_left = int(self.headers.get("Content-Length") or 0)
+        self._chunks_left = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
         self._record = self.registry.record(self.command, self.path, dict(self.headers.items()))
         try:
             self._serve()
@@ -202,8 +203,9 @@ class RegistryHandler(BaseHTTPRequestHandler):
         return form_fields(urlsplit(self.path).query)
 
     def _body(self, limit: int | None = None) -> Iterator[bytes]:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+        if self._chunks_left:
             yield from self._chunked_body()
+            self._chunks_left = False
             return
         stop = 0 if limit is None else max(0, self._body_left - limit)
         while self._body_left > stop:
@@ -216,7 +218,11 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def _chunked_body(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline().partition(b";")[0], 16):
-            yield self.rfile.read(size)
+            piece = self.rfile.read(size)
+            if len(piece) < size:
+                raise ConnectionCutError
+            self._record.body_bytes += size
+            yield piece
             self.rfile.readline()
         self.rfile.readline()
 

@@ -18,7 +18,7 @@ from prebuilt.core.errors import BuildError, CancelledError, PrebuiltError
 from prebuilt.core.plan import LARGE_BYTES
 from prebuilt.core.spec import DEFAULT_PATH, PREFIX
 from prebuilt.oci.open import open_repository
-from prebuilt.testing.conformance.builder_world import BuilderWorld, NewBuilder
+from prebuilt.testing.conformance.builder_world import BuilderWorld, NewBuilder, not_asked
 from prebuilt.testing.conformance.materials import SITE_PACKAGES, Materials, RecordingProgress
 from prebuilt.testing.conformance.stage import SuiteStage
 from prebuilt.testing.image_tree import subtree, tree_differences
@@ -182,7 +182,7 @@ class BuilderContract(BuilderWorld):
     def test_dockerfiles_are_refused_with_a_remedy(self, new_builder: NewBuilder) -> None:
         """B-15: A builder that takes no Dockerfiles says so from ``build_and_push``, and names the setting to change."""
         if self.takes_dockerfiles:
-            pytest.skip("this builder takes Dockerfiles")
+            not_asked("it takes Dockerfiles")
         with pytest.raises(BuildError) as caught:
             new_builder().build_and_push("FROM scratch\n", {}, "host/image:tag", {}, lambda *_, **__: None)
         assert "METAFLOW_PREBUILT_BUILD_SERVICE" in caught.value.remedy
@@ -235,7 +235,7 @@ class BuilderContract(BuilderWorld):
     def test_a_failed_stage_shows_what_it_said(self, new_builder: NewBuilder, registry_materials: Materials) -> None:
         """B-20: A build stage that fails is a BuildError with what it said, after the user has seen it; nothing is tagged."""
         if not self.takes_dockerfiles:
-            pytest.skip("this builder has no build stages")
+            not_asked("it has no build stages")
         progress = RecordingProgress()
         with pytest.raises(BuildError) as caught:
             new_builder().build(self._failing(registry_materials), progress)
@@ -264,7 +264,7 @@ class BuilderContract(BuilderWorld):
     ) -> bool:
         """Call ``build_and_push`` as it was published, with `line` above the base."""
         if not self.takes_dockerfiles:
-            pytest.skip("this builder takes no Dockerfiles")
+            not_asked("it takes no Dockerfiles")
 
         def echo(message: object = "", **_: object) -> None:
             said.append(str(message))

@@ -1,0 +1,1 @@
+"""A builder and a registry for one site's flows."""
