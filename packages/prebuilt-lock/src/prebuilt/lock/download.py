@@ -20,6 +20,10 @@ Advance = Callable[[int], None]
 Check = Callable[[], None]
 """Called now and then; raises to stop the work."""
 
+_PIECE_BYTES = 1 << 18
+"""What is hashed and written at a time. Bytes come in records of 16 KiB, and each hash or write of one would give Python's lock away
+and wait to get it back."""
+
 
 class TransientError(Exception):
     """A download failed in a way that may pass.
@@ -44,6 +48,7 @@ class Download:
         self._advance = advance
         self.check = check
         self._hash, self._size, self._is_kept = hashlib.sha256(), 0, False
+        self._gathered = bytearray()
         with storage_errors(f"download {package.filename}", folder):
             folder.mkdir(parents=True, exist_ok=True)
             # Under its own name at the end: rattler tells by it what kind of archive a file is.
@@ -77,14 +82,15 @@ class Download:
         self.check()
         if self._size + len(data) > self.package.size_bytes:
             raise self._mismatch(f"{self.package.size_bytes} bytes", "more")
-        with storage_errors(f"download {self.package.filename}", self.path.parent):
-            self._file.write(data)
-        self._hash.update(data)
+        self._gathered += data
         self._size += len(data)
         self._advance(len(data))
+        if len(self._gathered) >= _PIECE_BYTES:
+            self._flush()
 
     def start_over(self) -> None:
         """Forget what has come."""
+        self._gathered.clear()
         self._file.seek(0)
         self._file.truncate()
         self._advance(-self._size)
@@ -97,8 +103,7 @@ class Download:
             DigestMismatchError: Size or hash differ from the lock.
             StorageError: The disk is full.
         """
-        with storage_errors(f"download {self.package.filename}", self.path.parent):
-            self._file.flush()
+        self._flush()
         if self._size != self.package.size_bytes:
             raise self._mismatch(f"{self.package.size_bytes} bytes", f"{self._size}")
         if self._hash.hexdigest() != self.package.sha256:
@@ -112,6 +117,14 @@ class Download:
             self.path.chmod(0o644)
             self.path.replace(path)
         self.path, self._is_kept = path, True
+
+    def _flush(self) -> None:
+        """Hash and write what was gathered."""
+        with storage_errors(f"download {self.package.filename}", self.path.parent):
+            self._file.write(self._gathered)
+            self._file.flush()
+        self._hash.update(self._gathered)
+        self._gathered.clear()
 
     def _mismatch(self, expected: str, actual: str) -> DigestMismatchError:
         return digest_mismatch(self.package, expected=expected, actual=actual)

@@ -16,7 +16,7 @@ from prebuilt.core.errors import PackageError
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # Source: APPNOTE.TXT 6.3.10, section 4.3.7: lengths of name and extra field
 _WHOLE_BYTES = 1 << 20
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 18  # compressed bytes at a time: both these and what becomes of them stay in a processor's own cache
 _ENCRYPTED = 0x1
 
 
@@ -90,7 +90,7 @@ class ZipMember:
         return self.info.file_size
 
     def open(self) -> BinaryIO:
-        """Return a stream of the inflated bytes.
+        """Return a stream of the inflated bytes. Of a large member it gives what it has, which may be less than was asked for.
 
         Raises:
             PackageError: The member is encrypted, uses a rare compression, or (also while reading) is damaged.
@@ -98,7 +98,7 @@ class ZipMember:
         stream = _MemberStream(self)
         if self.size <= _WHOLE_BYTES:
             return io.BytesIO(stream.readall())
-        return io.BufferedReader(stream, _READ_BYTES)
+        return cast("BinaryIO", stream)
 
     def read(self) -> bytes:
         """Return all the bytes; for members that are known to be small."""
@@ -141,6 +141,10 @@ class _MemberStream(io.RawIOBase):
         data = self._some(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return some bytes, without the copy that a buffer would cost."""
+        return self.readall() if size is None or size < 0 else self._some(size)
 
     def readall(self) -> bytes:
         return b"".join(iter(lambda: self._some(self._left), b""))

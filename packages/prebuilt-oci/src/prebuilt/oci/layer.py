@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from mmap import mmap
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from prebuilt.core.descriptor import Descriptor
@@ -137,7 +138,8 @@ class _LayerStream:
     def __init__(self, file: BinaryIO, compressor: Compressor, advance: Advance, check: Callable[[], None]) -> None:
         self._file, self._compressor, self._advance, self._check = file, compressor, advance, check
         self._diff, self._compressed = hashlib.sha256(), hashlib.sha256()
-        self._piece, self._spare = (memoryview(bytearray(PIECE_BYTES)) for _ in range(2))
+        # Not bytearrays, which are filled with zeros at once: most layers are much smaller than a piece.
+        self._piece, self._spare = (memoryview(mmap(-1, PIECE_BYTES)) for _ in range(2))
         self._filled = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compress")
         self._under_way: Future[None] | None = None
