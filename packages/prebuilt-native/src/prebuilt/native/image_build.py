@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
@@ -94,10 +95,9 @@ class ImageBuild:
     def _make(self, layers: Sequence[PlannedLayer], copying: Future[None]) -> dict[str, KnownLayer]:
         """Return `layers` once they and the base's are in the repository. What was made is catalogued, come what may."""
         maker = self._maker()
-        largest_first = sorted(layers, key=lambda layer: -layer.size_bytes)
         making = {
             layer.key: self.workbench.once(self.target.name, layer.key, partial(maker.make, layer))
-            for layer in largest_first
+            for layer in _from_both_ends(layers)
         }
         try:
             _wait_for_all([copying, *making.values()], self.request.cancellation)
@@ -177,6 +177,16 @@ class ImageBuild:
         order = [label(package) for layer in self.request.plan.layers for package in layer.packages]
         for sentence in self._owners.overlaps(order):
             self.progress.note(sentence)
+
+
+def _from_both_ends(layers: Sequence[PlannedLayer]) -> list[PlannedLayer]:
+    """Return the largest, the smallest, the second largest and so on.
+
+    The largest is what a bake waits for at its end, so it comes first. While it is downloaded processors would be idle: small
+    packages are there at once, and have most of the source that must be compiled.
+    """
+    left = deque(sorted(layers, key=lambda layer: -layer.size_bytes))
+    return [left.pop() if position % 2 else left.popleft() for position in range(len(layers))]
 
 
 def _wait_for_all(futures: Sequence[Future[Any]], cancellation: Cancellation) -> None:
