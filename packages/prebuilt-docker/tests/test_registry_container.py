@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -84,3 +87,17 @@ def test_engine_elsewhere(host: str) -> None:
     """An engine on another machine is not asked for a port on our loopback."""
     with pytest.raises(RegistryUnreachableError, match="on another machine"):
         container(free_port(), host).ensure()
+
+
+def test_a_second_deploy_imports_no_sdk() -> None:
+    """Where the registry answers, its address costs one small request: the SDK of Docker, and what that needs, stay out."""
+    program = (
+        "import sys; from prebuilt.docker import LocalRegistry; from prebuilt.core.spec import EnvId;"
+        "LocalRegistry().push_tag(EnvId('1' * 40, '2' * 40, 'linux-64'));"
+        "print(sorted({'docker', 'requests', 'httpx2'} & set(sys.modules)))"
+    )
+    with InMemoryRegistry() as server:
+        port = server.host.rpartition(":")[2]
+        environ = {**os.environ, "METAFLOW_PREBUILT_LOCAL_REGISTRY_PORT": port}
+        done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
