@@ -6,6 +6,7 @@ import gzip
 import io
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -13,7 +14,14 @@ import zstandard
 from prebuilt.core.errors import InvalidValueError
 from prebuilt.core.spec import Compression
 from prebuilt.oci import media_types
-from prebuilt.oci.compression import ChunkReader, decompress, layer_media_type, new_compressor
+from prebuilt.oci.compression import (
+    MIDDLING_BYTES,
+    SMALL_BYTES,
+    ChunkReader,
+    decompress,
+    layer_media_type,
+    new_compressor,
+)
 
 DATA = random.Random(1).randbytes(300_000) + b"and text " * 100_000  # noqa: S311 - not secret, but the same each time
 SKIPPABLE = (0x184D2A50).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"hello"
@@ -43,6 +51,21 @@ def test_round_trip(compression: Compression, size: int) -> None:
 def test_same_bytes_each_time(compression: Compression) -> None:
     """The same data gives the same bytes."""
     assert compressed(DATA, compression) == compressed(DATA, compression)
+
+
+def test_small_layers_are_compressed_harder() -> None:
+    """What is expected to be small takes longer and becomes smaller, and any decoder can read it."""
+    text = memoryview(b"".join(path.read_bytes() for path in sorted(Path(io.__file__).parent.glob("*.py"))))
+    sizes = {
+        expected: len(new_compressor("zstd", expected_bytes=expected).compress(text))
+        for expected in (None, MIDDLING_BYTES, MIDDLING_BYTES - 1, SMALL_BYTES, SMALL_BYTES - 1)
+    }
+    assert (
+        sizes[None] == sizes[MIDDLING_BYTES] > sizes[MIDDLING_BYTES - 1] == sizes[SMALL_BYTES] > sizes[SMALL_BYTES - 1]
+    )
+    frame = new_compressor("zstd", expected_bytes=0).compress(text)
+    assert zstandard.get_frame_parameters(frame).window_size <= 8 << 20
+    assert zstandard.ZstdDecompressor().decompress(frame) == text
 
 
 def test_headers() -> None:

@@ -48,6 +48,7 @@ class LayerMaker:
                 entries,
                 cast("BinaryIO", file),
                 compression=self.spec.compression,
+                expected_bytes=layer.size_bytes,
                 check=self.cancellation.check,
             )
             file.flush()

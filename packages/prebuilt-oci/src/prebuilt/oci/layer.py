@@ -47,6 +47,7 @@ def write_layer(
     file: BinaryIO,
     *,
     compression: Compression,
+    expected_bytes: int | None = None,
     advance: Advance = lambda _: None,
     check: Callable[[], None] = lambda: None,
 ) -> WrittenLayer:
@@ -60,6 +61,7 @@ def write_layer(
         entries: In the order in which packages were installed: of those with one path, the last one is written.
         file: Where to; neither sought in nor closed.
         compression: How the layer is compressed.
+        expected_bytes: About how large `file` will be; a small layer is compressed harder. The bytes depend on it.
         advance: Told of bytes of the uncompressed tar, in all `uncompressed_bytes`.
         check: Called before each entry and chunk; stops the work by raising.
 
@@ -72,7 +74,8 @@ def write_layer(
         raise InvalidValueError("a layer", "", reason="it has no entries, and no image may have an empty layer")
     tree = merge_entries(entries)
     executables = {entry.path for entry in tree.entries if isinstance(entry, FileEntry) and entry.executable}
-    with _LayerStream(file, new_compressor(compression), advance, check) as stream:
+    compressor = new_compressor(compression, expected_bytes=expected_bytes)
+    with _LayerStream(file, compressor, advance, check) as stream:
         for entry in _prefetched(tree.entries):
             check()
             _write_entry(entry, stream, executables)
