@@ -63,7 +63,6 @@ def _ask_version(endpoint: Endpoint, timeout_s: float) -> str:
     from docker.api import APIClient
     from docker.constants import DEFAULT_DOCKER_API_VERSION
     from docker.errors import DockerException
-    from requests import RequestException
 
     try:
         # With a version from the start the client's constructor asks nothing, and so leaves nothing open when it fails.
@@ -73,7 +72,7 @@ def _ask_version(endpoint: Endpoint, timeout_s: float) -> str:
             return str(client.version(api_version=False)["ApiVersion"])
     except KeyError as error:
         raise _no_engine(endpoint, "what answers there is not an engine") from error
-    except (DockerException, RequestException, OSError, ValueError) as error:
+    except (DockerException, OSError, ValueError) as error:  # those of requests are OSErrors
         raise _unavailable(endpoint, error, timeout_s) from error
 
 

@@ -233,12 +233,11 @@ def _published_port(container: Container) -> int:
 @contextlib.contextmanager
 def _explained(tried: str, at: str) -> Iterator[None]:
     """Turn what the SDK raises into an error of the family."""
-    import requests
     from docker.errors import DockerException
 
     try:
         yield
-    except (DockerException, requests.RequestException) as error:
+    except (DockerException, OSError) as error:  # those of requests are OSErrors
         reason = str(getattr(error, "explanation", None) or error)
         raise RegistryUnreachableError(
             tried, at=at, reason=reason, remedy=f"look at it: docker inspect {NAME}; docker logs {NAME}"
