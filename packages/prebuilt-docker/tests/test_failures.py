@@ -1,0 +1,106 @@
+"""What errors make of the messages of engines and registries: each of these was seen, or is in an engine's source."""
+
+from __future__ import annotations
+
+import pytest
+
+from prebuilt.core.errors import (
+    BuildError,
+    ForbiddenError,
+    PrebuiltError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnreachableError,
+    UnauthorizedError,
+)
+from prebuilt.docker.failures import build_failure, is_passing, push_failure
+
+AT = "registry.example:5000/team/image:tag"
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "remedy"),
+    [
+        (
+            "failed to solve: write /var/lib/docker/overlay2/x: no space left on device",
+            "the engine's disk is full",
+            "docker system prune",
+        ),
+        (
+            "toomanyrequests: You have reached your unauthenticated pull rate limit.",
+            "the base image's registry limits pulls",
+            "docker login",
+        ),
+        (
+            "pull access denied for team/base, repository does not exist or may require 'docker login'",
+            "did not let the engine pull it",
+            "docker login HOST",
+        ),
+        (
+            "manifest for registry:5000/base:nope not found: manifest unknown: manifest unknown",
+            "the base image is not there",
+            "METAFLOW_PREBUILT_BASE_IMAGE",
+        ),
+        (
+            "base:nope: failed to resolve source metadata for base:nope: base:nope: not found",
+            "the base image is not there",
+            "METAFLOW_PREBUILT_BASE_IMAGE",
+        ),
+        (
+            'Get "https://192.168.1.2:5000/v2/": http: server gave HTTP response to HTTPS client',
+            "speaks plain HTTP",
+            "insecure-registries",
+        ),
+        (
+            "x509: certificate signed by unknown authority",
+            "does not trust a certificate",
+            "/etc/docker/certs.d",
+        ),
+        (
+            "[Errno -3] Temporary failure in name resolution",
+            "has no network",
+            "METAFLOW_PREBUILT_DOCKER_BUILD_NETWORK=host",
+        ),
+        ("exec /usr/local/bin/python3: exec format error", "another architecture", "native"),
+        ("Cannot connect to the Docker daemon at unix:///x.", "the engine stopped answering", "log"),
+    ],
+)
+def test_builds(message: str, reason: str, remedy: str) -> None:
+    """A known failure is explained, with its message and what to do, whether it is the reason or in the output."""
+    for error in (build_failure(AT, message), build_failure(AT, "ended with status 1", ["one", message])):
+        assert isinstance(error, BuildError)
+        assert reason in error.reason
+        assert remedy in error.remedy
+        assert message in str(error)
+
+
+def test_unknown_failure() -> None:
+    """One that is not known says what the engine said, and points to the output where there is some."""
+    assert build_failure(AT, "exit code 3").reason == "exit code 3"
+    assert build_failure(AT, "exit code 3", ["line"]).remedy == "see what it said"
+    assert build_failure(AT, "exit code 3").remedy == ""
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "remedy", "passing"),
+    [
+        ("unauthorized: authentication required", UnauthorizedError, "docker login registry.example:5000", False),
+        ("no basic auth credentials", UnauthorizedError, "docker login", False),
+        ("denied: requested access to the resource is denied", ForbiddenError, "repository exists", False),
+        ("toomanyrequests: slow down", RateLimitedError, "wait", True),
+        ("received unexpected HTTP status: 503 Service Unavailable", RegistryUnreachableError, "reaches", True),
+        ("net/http: TLS handshake timeout", RegistryUnreachableError, "reaches", True),
+        ("dial tcp 127.0.0.1:1: connect: connection refused", RegistryUnreachableError, "reaches", True),
+        ("http: server gave HTTP response to HTTPS client", RegistryError, "insecure-registries", False),
+        ("tls: x509: certificate signed by unknown authority", RegistryError, "certs.d", False),
+        ("write: no space left on device", BuildError, "docker system prune", False),
+        ("something else", RegistryError, "", False),
+    ],
+)
+def test_pushes(message: str, kind: type[PrebuiltError], remedy: str, *, passing: bool) -> None:
+    """A refused push is the error of its kind, names the image, and is tried again only where that may help."""
+    error = push_failure(AT, message)
+    assert type(error) is kind
+    assert AT in str(error)
+    assert remedy in error.remedy
+    assert is_passing(error) is passing
