@@ -48,7 +48,7 @@ def running(
     timeout_s: float = 30.0,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server for the time of the body. It is stopped with its whole process group, whatever happens.
+    """Run a server for the time of the body. It is stopped whatever happens, on Linux also when this process is killed.
 
     Args:
         command: Program and arguments.
@@ -61,12 +61,20 @@ def running(
         EngineError: It ended or did not answer in time; the message has the end of its log.
     """
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, env=environ)
+        process = subprocess.Popen(
+            [*_bound_to_us(), *command], stdout=output, stderr=output, start_new_session=True, env=environ
+        )
     try:
         _wait(process, command[0], log, ready, timeout_s)
         yield process
     finally:
         _stop(process)
+
+
+def _bound_to_us() -> list[str]:
+    """Return what goes before a command for it to get SIGTERM when the thread that starts it ends, however that happens."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig=TERM", "--"] if setpriv else []
 
 
 def _wait(process: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], timeout_s: float) -> None:

@@ -1,0 +1,64 @@
+"""Servers that tests start as processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prebuilt.testing.engines.process import EngineError, running
+
+KILLED = """
+import os, pathlib, signal, sys
+from prebuilt.testing.engines.process import running
+with running(["sleep", "60"], log=pathlib.Path(sys.argv[1]), ready=lambda: True) as server:
+    print(server.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there and no zombie."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_server_is_stopped_after_the_body(tmp_path: Path):
+    """Also where the body fails."""
+    with (
+        pytest.raises(ValueError, match="mistake"),
+        running(["sleep", "60"], log=tmp_path / "log", ready=lambda: True) as server,
+    ):
+        assert server.poll() is None
+        raise ValueError("mistake")
+    assert server.returncode == -signal.SIGTERM
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or sys.platform != "linux", reason="needs setpriv of util-linux")
+def test_a_server_ends_with_the_tests_that_were_killed(tmp_path: Path):
+    """A killed pytest leaves no daemon."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "log")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    deadline = time.monotonic() + 10
+    while is_running(int(done.stdout)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_server_that_ends_at_once_shows_its_log(tmp_path: Path):
+    """The end of what it said is in the error."""
+    command = ["sh", "-c", "echo no such option; exit 3"]
+    with (
+        pytest.raises(EngineError, match=r"start sh: it ended with 3(.|\n)*no such option"),
+        running(command, log=tmp_path / "log", ready=lambda: False, timeout_s=10),
+    ):
+        pytest.fail("it is not ready")
