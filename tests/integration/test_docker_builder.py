@@ -411,9 +411,9 @@ def test_cancelled_build_stops(docker_bench: Bench) -> None:
 
 
 def test_build_that_takes_too_long(docker_bench: Bench) -> None:
-    """METAFLOW_PREBUILT_BUILD_TIMEOUT ends a build, and the error names it."""
-    with pytest.raises(BuildError, match="METAFLOW_PREBUILT_BUILD_TIMEOUT") as caught:
-        docker_bench.service(BUILD_TIMEOUT="4").build(docker_bench.request(marks="slow"), RecordingProgress())
+    """METAFLOW_PREBUILT_DOCKER_TIMEOUT ends a build, and the error names it."""
+    with pytest.raises(BuildError, match="METAFLOW_PREBUILT_DOCKER_TIMEOUT") as caught:
+        docker_bench.service(DOCKER_TIMEOUT="4").build(docker_bench.request(marks="slow"), RecordingProgress())
     assert "after 4 s" in caught.value.reason
     assert docker_bench.settled()
 

@@ -65,7 +65,7 @@ def test_no_engine_takes_the_plain_form(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("DOCKER_BUILDER", "buildx"), ("DOCKER_KEEP_LOCAL", "perhaps"), ("BUILD_TIMEOUT", "1h")],
+    [("DOCKER_BUILDER", "buildx"), ("DOCKER_KEEP_LOCAL", "perhaps"), ("DOCKER_TIMEOUT", "1h")],
 )
 def test_malformed_settings(tmp_path: Path, name: str, value: str) -> None:
     """A malformed setting is named when the builder is made."""

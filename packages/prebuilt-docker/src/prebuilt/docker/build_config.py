@@ -15,7 +15,7 @@ class DockerBuildConfig:
         builder: ``buildkit``, ``classic``, or ``auto`` for the better one that is there (``METAFLOW_PREBUILT_DOCKER_BUILDER``).
         network: What the steps of builds are connected to (``METAFLOW_PREBUILT_DOCKER_BUILD_NETWORK``); None for the engine's default.
         keeps_images: Whether images stay in the engine when they are pushed (``METAFLOW_PREBUILT_DOCKER_KEEP_LOCAL``).
-        timeout_s: How long one build with its push may take (``METAFLOW_PREBUILT_BUILD_TIMEOUT``).
+        timeout_s: How long one build with its push may take (``METAFLOW_PREBUILT_DOCKER_TIMEOUT``).
     """
 
     builder: str = "auto"
@@ -30,5 +30,5 @@ class DockerBuildConfig:
             builder=settings.choice("PREBUILT_DOCKER_BUILDER", ("auto", "buildkit", "classic"), default="auto"),
             network=settings.get("PREBUILT_DOCKER_BUILD_NETWORK"),
             keeps_images=settings.flag("PREBUILT_DOCKER_KEEP_LOCAL", default=False),
-            timeout_s=float(settings.positive_int("PREBUILT_BUILD_TIMEOUT", default=7200)),
+            timeout_s=float(settings.positive_int("PREBUILT_DOCKER_TIMEOUT", default=7200)),
         )

@@ -88,7 +88,7 @@ def too_slow(at: str, timeout_s: float, output: Sequence[str]) -> BuildError:
         "build and push an image with Docker",
         at=at,
         reason=f"it was stopped after {timeout_s:.0f} s",
-        remedy="set METAFLOW_PREBUILT_BUILD_TIMEOUT to more seconds",
+        remedy="set METAFLOW_PREBUILT_DOCKER_TIMEOUT to more seconds",
         output=output,
     )
 
