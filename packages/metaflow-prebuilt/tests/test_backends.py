@@ -77,9 +77,9 @@ def engine(path):
             thread.join()
 
 
-def build(builder):
-    """Have a builder build something."""
-    builder.build(None, None)
+def build(builder, base="docker.io/library/python"):
+    """Have a builder build something on an image of the repository `base`."""
+    builder.build(SimpleNamespace(spec=SimpleNamespace(base=SimpleNamespace(repository=base))), None)
 
 
 class TestChoice:
@@ -168,6 +168,18 @@ class TestDefaultBuilder:
             f"prebuilt: images are built without Docker: there is no such socket at unix://{socket} (DOCKER_HOST)"
             f" ({SERVICE} names another builder)"
         )
+
+    def test_a_base_in_a_folder_needs_no_engine(self, said, built, tmp_path):
+        """What an engine cannot see is built without one, engine or not; other images still go to the engine."""
+        with engine(tmp_path / "docker.sock") as docker:
+            builder = said(**{GENERAL: "ghcr.io/team/flows", "DOCKER_HOST": docker.host}).builder
+            build(builder, "oci:/srv/bases")
+            build(builder, "oci:/srv/bases")
+            assert docker.connections == 0
+            build(builder)
+        assert built == ["NativeBuilder", "NativeBuilder", "LocalDockerBuildService"]
+        assert len(said.lines) == 1
+        assert "the base image is in oci:/srv/bases, a folder of this machine" in said.lines[0]
 
     def test_a_damaged_configuration_of_docker_is_no_obstacle(self, said, built, tmp_path):
         """Who did not ask for Docker need not mend its configuration."""
