@@ -18,7 +18,7 @@ from prebuilt.buildx import BuildxBuildService
 from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.errors import BuildError, CancelledError, EngineError
+from prebuilt.core.errors import BuildError, CancelledError, EngineError, StorageError
 from prebuilt.core.plugins import BUILD_SERVICES
 from prebuilt.core.settings import Settings
 from prebuilt.testing.conformance.materials import RecordingProgress
@@ -72,7 +72,7 @@ def test_constructor_asks_nothing(docker: Any) -> None:
     """Making it runs no command and imports nothing that takes time: a second deploy makes it, and needs no more."""
     program = (
         "import sys; from prebuilt.buildx import BuildxBuildService; BuildxBuildService();"
-        "print([name for name in ('subprocess', 'tarfile', 'tempfile', 'httpx2') if name in sys.modules])"
+        "print([name for name in ('tarfile', 'tempfile', 'prebuilt.core.tool_process', 'httpx2') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -235,6 +235,11 @@ def test_failed_step_is_in_the_error(docker: Any, make_request: NewRequest, tmp_
         ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "ca = "),
         ("Cache export is not supported for the docker driver.", "METAFLOW_PREBUILT_BUILDX_BUILDER"),
         ("dial tcp 10.0.0.1:5000: connect: connection refused", "reaches that address"),
+        (
+            "failed to resolve source metadata for r.example/base:1: r.example/base:1: not found",
+            "reaches the same r.example",
+        ),
+        ("failed to resolve source metadata for r.example/base:1: 401 Unauthorized", "docker login r.example"),
         ("something new", "see what it said"),
     ],
 )
@@ -245,6 +250,23 @@ def test_known_causes_have_a_remedy(docker: Any, make_request: NewRequest, said:
         _service().build(make_request(), RecordingProgress())
     assert said in caught.value.reason
     assert remedy in caught.value.remedy
+
+
+def test_what_steps_say_is_theirs(docker: Any, make_request: NewRequest) -> None:
+    """A package index that refuses is not taken for the registry; a full disk is the builder's wherever it is met."""
+    for said, remedy in (("401 Unauthorized", "see what it said"), ("No space left on device", "docker buildx prune")):
+        stderr = _failed("exit code: 3").replace("the index does not answer", said)
+        docker.plays("build", stderr=stderr, status=1)
+        with pytest.raises(BuildError) as caught:
+            _service().build(make_request(), RecordingProgress())
+        assert remedy in caught.value.remedy
+
+
+def test_full_disk_here_is_said(docker: Any, make_request: NewRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no temporary folder can be made, the error names the place."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(StorageError, match="at /nowhere"):
+        _service().build(make_request(), RecordingProgress())
 
 
 def test_time_is_up(docker: Any, make_request: NewRequest) -> None:

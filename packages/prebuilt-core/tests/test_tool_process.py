@@ -145,23 +145,26 @@ def test_children_that_stay_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _within(5, lambda: not _is_alive(int(said[0])))
 
 
-def test_nothing_stays_when_we_are_killed(tmp_path: Path) -> None:
-    """SIGKILL of this process ends the command and removes the folders that were named."""
-    folder = tmp_path / "with a secret"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    program = f"""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_stays_when_we_are_stopped(number: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C and SIGKILL of this process end the command; the folders that were named are gone after SIGKILL, too."""
+    program = """
+        import sys, tempfile
         from pathlib import Path
         from prebuilt.core.tool_process import run_tool
-        script = "echo $$; echo $$ > {tmp_path}/pid; exec sleep 60"
-        run_tool(["/bin/sh", "-c", script], output=print, remove=[Path({str(folder)!r})])
+        with tempfile.TemporaryDirectory(dir=sys.argv[1]) as folder:
+            Path(folder, "config.json").write_text("{}")
+            script = f"echo $$; echo $$ > {sys.argv[1]}/pid; exec sleep 60"
+            run_tool(["/bin/sh", "-c", script], output=print, remove=[Path(folder)])
     """
-    client = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.DEVNULL)
-    assert _within(20, lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith("\n"))
-    client.send_signal(signal.SIGKILL)
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pid = tmp_path / "pid"
+    assert _within(20, lambda: pid.exists() and pid.read_text().endswith("\n"))
+    client.send_signal(number)
     client.wait()
-    assert _within(5, lambda: not _is_alive(int((tmp_path / "pid").read_text())))
-    assert _within(5, lambda: not folder.exists())
+    assert _within(5, lambda: not _is_alive(int(pid.read_text())))
+    assert _within(5, lambda: list(tmp_path.iterdir()) == [pid])
 
 
 def test_folders_stay_when_all_is_well(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import BuildError
 from prebuilt.core.private_docker_config import private_docker_config
+from prebuilt.core.storage import storage_errors
 from prebuilt.core.tool_process import run_tool
 from prebuilt.core.tree import Content
 
@@ -49,10 +51,10 @@ class BuildxRun:
             BuildError: It failed, or took too long.
             CancelledError: It was cancelled.
             EngineError: The command cannot be run.
+            StorageError: There is no space for temporary files.
         """
         output = BuildxOutput(show)
-        with tempfile.TemporaryDirectory(prefix="prebuilt-buildx-") as name:
-            scratch = Path(name)
+        with _scratch() as scratch:
             metadata = scratch / "metadata.json"
             environ = self._environ(scratch)
             status = run_tool(
@@ -87,3 +89,11 @@ class BuildxRun:
             remedy=remedy or "see what it said",
             output=lines,
         )
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    with storage_errors("make a folder for a build", Path(tempfile.gettempdir())):
+        folder = tempfile.TemporaryDirectory(prefix="prebuilt-buildx-")
+    with folder as name:
+        yield Path(name)
