@@ -259,6 +259,13 @@ class TestSameFiles:
         assert made["opt/prebuilt/env/share/owned.txt"][3] == b"owner-two\n"
         assert made["opt/prebuilt/env/bin/greet"][1] == 0o755
 
+    def test_of_conda_packages_where_nobody_is_trusted(self, stage: Stage, conda_package: Lock, tmp_path: Path) -> None:
+        """An image without certificates makes them too, of what came along or is reached in the clear."""
+        stage.write(source_of(conda_package("linked")))
+        nothing = str(tmp_path / "nothing")
+        done = stage.run(SSL_CERT_FILE=nothing, SSL_CERT_DIR=nothing, HOME=nothing)
+        assert (done.returncode, done.stderr) == (0, "")
+
     def test_of_conda_packages_and_wheels(
         self, stage: Stage, native: Callable[..., Any], conda_package: Lock, wheel: MakeWheel
     ) -> None:

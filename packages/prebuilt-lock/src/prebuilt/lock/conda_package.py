@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from rattler import RepoDataRecord
 
 _NOWHERE = "https://conda.invalid"  # RFC 2606: where the record of the Python that is not installed says it came from
+# The archive is a file of this machine, so nothing is asked of any server; rattler's usual client, which is made in any case,
+# fails in an image that has no certificates, and reads all that there are for each package.
+_NO_NETWORK = "tls-no-verify = true"
 _MACHINE_FIELDS = {"extracted_package_dir", "package_tarball_full_path", "link", "requested_spec", "requested_specs"}
 
 
@@ -57,7 +60,7 @@ def link_scripts(package: CondaPackage, entries: list[Entry], target: InstallTar
 def _install(archive: Path, package: CondaPackage, target: InstallTarget, prefix: Path, cache: Path) -> None:
     import asyncio
 
-    from rattler import Subdir, install
+    from rattler import Client, Config, Subdir, install
     from rattler.exceptions import ExtractError, InstallerError, IoError, LinkError, TransactionError
 
     records = [_record_of(package, archive.absolute().as_uri())]
@@ -74,6 +77,7 @@ def _install(archive: Path, package: CondaPackage, target: InstallTarget, prefix
                     platform=Subdir(target.platform.subdir),
                     execute_link_scripts=False,
                     show_progress=False,
+                    client=Client.from_config(Config.from_toml(_NO_NETWORK)),
                     alternative_target_prefix=target.prefix,
                 )
             )
