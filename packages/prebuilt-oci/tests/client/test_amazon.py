@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 
 import httpx2
 import pytest
@@ -41,13 +42,18 @@ class Registry:
 
     def open(self) -> RegistryRepository:
         """Return a repository of it."""
-        return RegistryRepository(
-            f"{HOST}/flows",
-            credentials=Credentials(username="AWS", secret="token"),
-            settings=Settings({}, {}),
-            backoff=Backoff(attempts=1),
-            transport=httpx2.MockTransport(self),
-        )
+        return opened(self)
+
+
+def opened(answer: Callable[[httpx2.Request], httpx2.Response]) -> RegistryRepository:
+    """Return a repository of ECR that gives these answers."""
+    return RegistryRepository(
+        f"{HOST}/flows",
+        credentials=Credentials(username="AWS", secret="token"),
+        settings=Settings({}, {}),
+        backoff=Backoff(attempts=1),
+        transport=httpx2.MockTransport(answer),
+    )
 
 
 def pull(repository: RegistryRepository) -> bytes:
@@ -106,9 +112,7 @@ def test_a_denied_upload_names_the_action(method: str, action: str) -> None:
     def answer(request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(403) if request.method == method else registry(request)
 
-    repository = RegistryRepository(
-        f"{HOST}/flows", settings=Settings({}, {}), transport=httpx2.MockTransport(answer), backoff=Backoff(attempts=1)
-    )
+    repository = opened(answer)
     with pytest.raises(ForbiddenError) as caught:
         repository.push_blob(BLOB, lambda: io.BytesIO(DATA))
     assert action in caught.value.remedy
@@ -135,7 +139,7 @@ def test_a_refused_blob_is_not_tried_in_chunks() -> None:
     def answer(request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(413) if request.method == "PUT" else registry(request)
 
-    repository = RegistryRepository(f"{HOST}/flows", settings=Settings({}, {}), transport=httpx2.MockTransport(answer))
+    repository = opened(answer)
     with pytest.raises(RegistryError, match="413"):
         repository.push_blob(BLOB, lambda: io.BytesIO(DATA))
     assert registry.asked == ["HEAD", "POST"]

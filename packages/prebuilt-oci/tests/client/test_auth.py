@@ -14,8 +14,10 @@ import pytest
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import ForbiddenError, RegistryError, UnauthorizedError
+from prebuilt.oci import cloud_logins
 from prebuilt.oci.auth import Challenge
 from prebuilt.oci.client import RegistryRepository
+from prebuilt.oci.cloud_logins import FindSource
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
 from prebuilt.testing.registry_store import sha256_digest
@@ -299,3 +301,56 @@ class TestRenewal:
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(lambda _: repository.resolve("1"), range(16))) == {None}
         assert len(source.rejected) == 1
+
+
+class TestCloudLogins:
+    @pytest.fixture
+    def offered(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Install a package that has the credentials of `ada` for every host; return the hosts that it was asked for."""
+        asked: list[str] = []
+
+        class Point:
+            @staticmethod
+            def load() -> FindSource:
+                """Give the package's function."""
+                return lambda host, _: asked.append(host) or Source("secret", "renewed")
+
+        monkeypatch.setattr(cloud_logins, "_installed", lambda: (Point,))
+        return asked
+
+    def test_an_installed_package_logs_in(
+        self,
+        basic_registry: InMemoryRegistry,
+        open_repository: Callable[..., RegistryRepository],
+        offered: list[str],
+    ) -> None:
+        """Where nobody has logged in, a package for the registry's cloud is asked, once."""
+        repository = open_repository(basic_registry.repository("team/cloud"))
+        for _ in range(2):
+            assert repository.resolve("1") is None
+        assert offered == [basic_registry.host]
+
+    def test_it_is_asked_last(
+        self,
+        basic_registry: InMemoryRegistry,
+        open_repository: Callable[..., RegistryRepository],
+        home: Path,
+        offered: list[str],
+    ) -> None:
+        """A login of Docker's, and what a caller gives for good, come before it."""
+        write_login(home, basic_registry.host, auth=basic("ada", "secret"))
+        assert open_repository(basic_registry.repository("team/logged-in")).resolve("1") is None
+        assert open_repository(basic_registry.repository("team/given"), credentials=ADA).resolve("1") is None
+        assert offered == []
+
+    def test_it_renews_what_was_given_with_an_end(
+        self,
+        basic_registry: InMemoryRegistry,
+        open_repository: Callable[..., RegistryRepository],
+        offered: list[str],
+    ) -> None:
+        """Credentials that end have come from a cloud; when they are refused its package gives others."""
+        ended = Credentials(username="ada", secret="ended", expires_at=datetime.now(timezone.utc) + timedelta(hours=1))
+        basic_registry.auth.users = {"ada": "renewed"}
+        assert open_repository(basic_registry.repository("team/ended"), credentials=ended).resolve("1") is None
+        assert offered == [basic_registry.host]

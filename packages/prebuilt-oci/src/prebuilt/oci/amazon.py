@@ -6,7 +6,7 @@ import re
 
 # Source: https://docs.aws.amazon.com/general/latest/gr/ecr.html for the forms, and the partitions of botocore for the rest.
 _HOST = re.compile(
-    r"\d{12}\.dkr(?:\.ecr|-ecr|\.ecr-fips|-ecr-fips)\.[a-z0-9-]+\."
+    r"\d{12}\.dkr(?:\.ecr|-ecr|\.ecr-fips|-ecr-fips)\.([a-z0-9-]+)\."
     r"(?:amazonaws\.(?:com|com\.cn|eu)|on\.aws|on\.amazonwebservices\.(?:com\.cn|eu)"
     r"|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
 )
@@ -26,7 +26,13 @@ _ACTIONS = (
 
 def is_ecr(host: str) -> bool:
     """Return whether `host` is a private registry of Amazon ECR, in any partition, by any of its names."""
-    return _HOST.fullmatch(host) is not None
+    return ecr_region(host) is not None
+
+
+def ecr_region(host: str) -> str | None:
+    """Return the region of a private registry of Amazon ECR; None for other hosts."""
+    found = _HOST.fullmatch(host)
+    return found[1] if found else None
 
 
 def iam_action(method: str, url: str) -> str:

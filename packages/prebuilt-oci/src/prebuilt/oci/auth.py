@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from urllib.parse import urlencode
 
-from prebuilt.core.credentials import CredentialsSource
+from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import RegistryError, UnauthorizedError
 from prebuilt.oci.docker_config import Login
 from prebuilt.oci.failure import place
@@ -27,7 +27,7 @@ _EARLY_S = 10.0
 """Tokens count as expired this long before they are: a request is under way for a while. At most half their lifetime."""
 
 _RENEW_EARLY = timedelta(minutes=5)
-"""Credentials from a source are renewed this long before they expire: a large blob is under way for minutes."""
+"""Credentials are renewed this long before they expire: a large blob is under way for minutes."""
 
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _SCHEME = re.compile(r"(?:^|,)\s*(Basic|Bearer)(?=\s|,|$)", re.IGNORECASE)
@@ -78,16 +78,19 @@ class Authenticator:
         find_login: Callable[[], Login | None],
         fetch: Callable[[Call, str | None], Answer],
         clock: Callable[[], float] = time.monotonic,
-        renew: CredentialsSource | None = None,
+        renew: Callable[[Credentials], Credentials | None] = lambda _: None,
+        expected: Challenge | None = None,
     ) -> None:
         """Find credentials with `find_login` when they are asked for; ask token services with `fetch`.
 
-        With `renew`, credentials are replaced before they expire, and when the registry refuses them.
+        What `renew` returns replaces credentials before they expire, and when the registry refuses them. `expected` is what the
+        registry is known to ask for: it need not ask.
         """
         self._find_login, self._fetch, self._clock, self._renew = find_login, fetch, clock, renew
         self._lock = threading.RLock()
-        self._challenge: Challenge | None = None
+        self._challenge = expected
         self._login: Login | None = None
+        self._has_looked = False
         self._tokens: list[_Token] = []
 
     @property
@@ -107,8 +110,10 @@ class Authenticator:
             challenge = self._challenge
             if challenge is None:
                 return None
-            if self._is_ending():
-                self._renew_login()
+            if not self._has_looked:
+                self._look_up()
+            if self._login is not None and _is_ending(self._login):
+                self._renew_login(self._login)
             if challenge.scheme == "basic":
                 return _basic(self._login) if self._login else None
             if self._login and self._login.kind == "registry":
@@ -131,10 +136,8 @@ class Authenticator:
             # Bearer first: where both are offered, a token says less about us.
             self._challenge = max(usable, key=lambda challenge: challenge.scheme == "bearer")
             self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != rejected]
-            if not known or (rejected is not None and self._renew is None):
-                self._login = self._find_login()
-            else:
-                self._replace_login(rejected)
+            if not known or (rejected is not None and not self._replace_login(rejected)):
+                self._look_up()
             if self._challenge.scheme == "basic":
                 return self._login is not None and _basic(self._login) != rejected
             return self._login is None or f"Bearer {self._login.credentials.secret}" != rejected
@@ -142,8 +145,8 @@ class Authenticator:
     def renewed(self, rejected: str | None) -> bool:
         """Learn from a 403; return whether other credentials than those behind `rejected` could be had.
 
-        Some registries answer so to a password that has expired, Amazon's for one. Others are asked for only where they come
-        from a source; it knows whether age can be the cause.
+        Some registries answer so to a password that has expired, Amazon's for one. Whether age can be the cause is known to
+        where the password came from.
         """
         with self._lock:
             return self._replace_login(rejected)
@@ -153,21 +156,17 @@ class Authenticator:
 
         Bearer tokens are replaced without: what they were bought with is good until it expires.
         """
-        if rejected is None or self._renew is None or self._login is None or not rejected.startswith("Basic "):
+        if rejected is None or self._login is None or not rejected.startswith("Basic "):
             return False
-        return _basic(self._login) != rejected or self._renew_login()
+        return _basic(self._login) != rejected or self._renew_login(self._login)
 
-    def _is_ending(self) -> bool:
-        if self._renew is None or self._login is None or self._login.credentials.expires_at is None:
-            return False
-        return self._login.credentials.expires_at - datetime.now(timezone.utc) < _RENEW_EARLY
+    def _look_up(self) -> None:
+        self._login, self._has_looked = self._find_login(), True
 
-    def _renew_login(self) -> bool:
-        """Ask the source; return whether it gave other credentials. Tokens that the old ones got are dropped with them."""
-        assert self._renew is not None  # noqa: S101 - callers have looked
-        before = self._login.credentials if self._login else None
-        credentials = self._renew(before)
-        if credentials == before:
+    def _renew_login(self, before: Login) -> bool:
+        """Return whether there are other credentials now. Tokens that the old ones got are dropped with them."""
+        credentials = self._renew(before.credentials)
+        if credentials is None or credentials == before.credentials:
             return False
         self._login = Login.explicit(credentials)
         self._tokens.clear()
@@ -231,6 +230,11 @@ def _token_request(challenge: Challenge, scopes: frozenset[str], login: Login | 
     url = f"{challenge.realm}{separator}{urlencode(fields)}"
     call = Call(method="GET", url=url, tried=tried, wanted=frozenset({200}))
     return call, _basic(login) if login else None
+
+
+def _is_ending(login: Login) -> bool:
+    ends_at = login.credentials.expires_at
+    return ends_at is not None and ends_at - datetime.now(timezone.utc) < _RENEW_EARLY
 
 
 def _basic(login: Login) -> str:

@@ -12,13 +12,16 @@ import httpx2
 from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
-from prebuilt.oci.auth import Authenticator
+from prebuilt.oci.amazon import is_ecr
+from prebuilt.oci.auth import Authenticator, Challenge
 from prebuilt.oci.config import NetworkConfig
-from prebuilt.oci.docker_config import Login, find_login
+from prebuilt.oci.logins import Logins
 from prebuilt.oci.retrying import Sleep, with_retries
 from prebuilt.oci.transport import Answer, Call, Wire, origin_of, read_answer, refuse
 
 _UNAUTHORIZED, _FORBIDDEN = 401, 403
+_REFUSALS = 2
+"""How many a request may meet: of nothing shown, and of credentials that have ended."""
 
 
 class Session:
@@ -60,9 +63,11 @@ class Session:
     def _open_once(self, call: Call) -> httpx2.Response:
         is_ours = origin_of(call.url) == self._origin
         response, shown = self._open_authorized(call, is_ours=is_ours)
-        if is_ours and _origin(response) == self._origin and self._has_something_else(response, shown):
+        for _ in range(_REFUSALS):
+            if not (is_ours and _origin(response) == self._origin and self._has_something_else(response, shown)):
+                break
             response.close()
-            response, _ = self._open_authorized(call, is_ours=True)
+            response, shown = self._open_authorized(call, is_ours=True)
         if response.status_code in call.wanted:
             return response
         raise refuse(call, response, self._authenticator.account)
@@ -132,12 +137,7 @@ def new_session(
     config = NetworkConfig.from_settings(settings)
     wire = Wire(config, transport)
 
-    source = None if credentials is None or isinstance(credentials, Credentials) else credentials
-
-    def login() -> Login | None:
-        if credentials is None:
-            return find_login(host, repository, settings.environ)
-        return Login.explicit(credentials if isinstance(credentials, Credentials) else credentials())
+    logins = Logins(host, repository, settings, credentials)
 
     def fetch(call: Call, authorization: str | None) -> Answer:
         def once() -> Answer:
@@ -148,5 +148,6 @@ def new_session(
 
         return with_retries(once, backoff=backoff, sleep=sleep)
 
-    find = Authenticator(login, fetch, renew=source)
+    expected = Challenge(scheme="basic") if is_ecr(host) else None  # saves a refusal for each repository
+    find = Authenticator(logins.find, fetch, renew=logins.renew, expected=expected)
     return Session(config.base_url(host), wire, find, backoff=backoff, sleep=sleep)
