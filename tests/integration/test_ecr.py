@@ -102,6 +102,19 @@ def test_images_are_pushed_where_tags_stay(
         build(*wheels)
 
 
+def test_a_push_outlasts_its_password(
+    amazon: AmazonECR, registry: ECRRegistry, materials: Materials, tmp_path: Path
+) -> None:
+    """The password that the builder was handed ends; the builder gets another, and the image is complete."""
+    spec = materials.spec(materials.wheel("one"))
+    request = materials.request(spec, credentials=registry.credentials(registry.push_tag(spec.env_id)))
+    amazon.passwords.expire_all()
+    settings = Settings({**Settings.load().environ, "METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / "cache")}, {})
+    built = NativeBuilder(settings).build(request, RecordingProgress())
+    validate(open_repository(registry.repository), built.digest)
+    assert amazon.passwords.good
+
+
 def test_a_denied_upload_names_the_action(
     amazon: AmazonECR, materials: Materials, build: Callable[..., ImageSpec]
 ) -> None:

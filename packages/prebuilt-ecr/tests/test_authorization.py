@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +17,10 @@ from prebuilt.core.settings import Settings
 from prebuilt.ecr.api import ECRApi
 from prebuilt.ecr.authorization import AuthorizationSource
 from prebuilt.ecr.config import ECRConfig
+from prebuilt.ecr.login import find_source
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.repository import Repository
-from prebuilt.testing.amazon_ecr import HOST, AmazonECR
+from prebuilt.testing.amazon_ecr import HOST, REGION, AmazonECR
 from prebuilt.testing.registry_store import sha256_digest
 
 HOUR_S = 3600.0
@@ -109,3 +113,40 @@ def test_a_young_password_is_not_refused_for_its_age(
         with pytest.raises(ForbiddenError, match="ecr:BatchGetImage"):
             repository.resolve("v1")
     assert len(amazon.passwords.good) == 1
+
+
+class TestWhereNobodyGaveCredentials:
+    @pytest.fixture(autouse=True)
+    def _images(self, amazon: AmazonECR) -> None:
+        for name in ("bases", "guarded"):
+            amazon.client().create_repository(repositoryName=name)
+
+    def test_images_of_any_account_are_read(self, amazon: AmazonECR) -> None:
+        """A base image in somebody's ECR needs no `docker login`, whoever opens it."""
+        repository = open_repository(f"210987654321.dkr.ecr.{REGION}.amazonaws.com/bases")
+        assert repository.resolve("1") is None
+        assert len(amazon.passwords.good) == 1
+
+    def test_a_login_of_docker_comes_first(self, amazon: AmazonECR, tmp_path: Path) -> None:
+        """Who has logged in is not second-guessed."""
+        password, _ = amazon.passwords.hand_out()
+        auth = base64.b64encode(f"AWS:{password}".encode()).decode()
+        (tmp_path / ".docker").mkdir()
+        (tmp_path / ".docker" / "config.json").write_text(json.dumps({"auths": {HOST: {"auth": auth}}}))
+        assert open_repository(f"{HOST}/guarded").resolve("1") is None
+        assert amazon.passwords.good == {password}
+
+
+def test_a_builder_that_was_handed_a_password_gets_another(amazon: AmazonECR, source: AuthorizationSource) -> None:
+    """A push that outlasts the password that it was begun with goes on with a new one."""
+    repository = open_repository(f"{HOST}/flows", source())
+    push(repository, b"first layer")
+    amazon.passwords.expire_all()
+    push(repository, b"second layer")
+    assert len(amazon.passwords.good) == 1
+
+
+def test_no_other_host_is_ours() -> None:
+    """Credentials of AWS are offered to ECR alone."""
+    for host in ("docker.io", "public.ecr.aws", f"{HOST}.example.com", "127.0.0.1:5000"):
+        assert find_source(host, Settings({}, {})) is None
