@@ -10,13 +10,15 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from prebuilt.testing.registry_auth import form_fields
 from prebuilt.testing.registry_store import RefusedError, sha256_digest
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from prebuilt.testing.registry import InMemoryRegistry
 
 _ROUTES = (
@@ -30,6 +32,7 @@ _ROUTES = (
 )
 _READING = frozenset({"GET", "HEAD"})
 _CHUNK = 1 << 16
+_TLS_HANDSHAKE = b"\x16"
 
 
 class ConnectionCutError(Exception):
@@ -46,6 +49,19 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the standard library
         """Write nothing: requests are kept in the registry's log."""
+
+    def handle_one_request(self) -> None:
+        """Answer one request; an attempt to speak TLS as Go's servers do, by which BuildKit knows that it is spoken to in plain HTTP."""
+        try:
+            first = cast("BufferedReader", self.rfile).peek(1)[:1]
+        except TimeoutError:
+            self.close_connection = True
+            return
+        if first == _TLS_HANDSHAKE:
+            self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n")
+            self.close_connection = True
+            return
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         """Answer any method."""
