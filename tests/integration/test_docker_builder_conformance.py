@@ -1,0 +1,50 @@
+"""The builder ``docker`` keeps the contract of builders, by the classic builder of the oldest engine and by BuildKit of the current one."""
+
+from __future__ import annotations
+
+import pytest
+
+from prebuilt.docker import LocalDockerBuildService
+from prebuilt.testing.conformance import BuilderContract
+from prebuilt.testing.conformance.builder_world import NewBuilder
+from prebuilt.testing.engines.docker import Docker
+
+pytestmark = pytest.mark.docker
+
+
+class DockerContract(BuilderContract):
+    """What holds for each of them."""
+
+    returns_descriptor = True
+    takes_credentials = True
+    builder = "auto"
+
+    @pytest.fixture
+    def engine(self) -> Docker:
+        """Return the engine."""
+        raise NotImplementedError("give the fixture engine")
+
+    @pytest.fixture
+    def new_builder(self, engine: Docker, monkeypatch: pytest.MonkeyPatch) -> NewBuilder:
+        """Return the class; it finds the engine by the environment."""
+        for name, value in engine.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("METAFLOW_PREBUILT_DOCKER_BUILDER", self.builder)
+        monkeypatch.setenv("METAFLOW_PREBUILT_DOCKER_BUILD_NETWORK", "host")
+        return LocalDockerBuildService
+
+
+class TestClassicOfTheOldestEngine(DockerContract):
+    @pytest.fixture
+    def engine(self, docker_oldest: Docker) -> Docker:
+        """Return it."""
+        return docker_oldest
+
+
+class TestBuildKitOfTheCurrentEngine(DockerContract):
+    builder = "buildkit"
+
+    @pytest.fixture
+    def engine(self, docker_current: Docker) -> Docker:
+        """Return it."""
+        return docker_current
