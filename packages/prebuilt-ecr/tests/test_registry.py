@@ -217,6 +217,16 @@ class TestRepositories:
             registry.documents().put("lock-1", b"{}")
         assert amazon.repository("metaflow-prebuilt") is None
 
+    def test_nothing_is_made_in_another_account(self, amazon: AmazonECR, monkeypatch: pytest.MonkeyPatch) -> None:
+        """ECR makes no repository across accounts: what is missing there is an error that says so."""
+        monkeypatch.setenv("METAFLOW_PREBUILT_ECR_ACCOUNT", "210987654321")
+        registry = ECRRegistry()
+        with pytest.raises(RegistryError, match=r"210987654321.*NAME_UNKNOWN.*create the repository"):
+            opened(registry).push_blob(LAYER, lambda: io.BytesIO(DATA))
+        with pytest.raises(RegistryError, match="NAME_UNKNOWN"):
+            registry.documents().put("lock-1", b"{}")
+        assert amazon.client().describe_repositories()["repositories"] == []
+
     def test_repositories_of_another_region_are_not_seen(
         self, amazon: AmazonECR, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from prebuilt.core.credentials import Credentials, CredentialsSource
@@ -33,7 +34,7 @@ class ECRRegistry(RepositoryRegistry):
         self._config = ECRConfig.from_settings(self._config_settings)
         self._api = ECRApi(self._config)
         self._authorizations = AuthorizationSource(self._api.authorization)
-        self._repositories = Repositories(self._api) if self._config.creates else None
+        self._repositories = Repositories(self._api)
         super().__init__(lambda: f"{self.host}/{self._config.repository}", settings=self._config_settings)
 
     @property
@@ -49,8 +50,7 @@ class ECRRegistry(RepositoryRegistry):
             RegistryError: AWS refused or could not be asked.
         """
         del reference  # a password opens every repository
-        if self._repositories is not None:
-            self._repositories.ensure(self._account, self._config.repository, holds_images=True)
+        self._ensure(self._config.repository, holds_images=True)
         return self._authorizations()
 
     @property
@@ -75,10 +75,13 @@ class ECRRegistry(RepositoryRegistry):
         name = self._config.documents_repository
         return RepositoryWithDocuments(
             documents=RepositoryDocuments(self._open(f"{self.host}/{name}")),
-            repositories=self._repositories,
-            account=self._account,
-            name=name,
+            ensure=partial(self._ensure, name, holds_images=False),
         )
+
+    def _ensure(self, name: str, *, holds_images: bool) -> None:
+        """Make the repository if it is missing, and ours to make: ECR makes none across accounts."""
+        if self._config.creates and self._account == self._authorizations.account:
+            self._repositories.ensure(self._account, name, holds_images=holds_images)
 
     @property
     def _account(self) -> str:

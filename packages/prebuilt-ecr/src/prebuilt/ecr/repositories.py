@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prebuilt.core.documents import DocumentStore
@@ -36,12 +37,14 @@ class RepositoryWithDocuments:
     """Documents in a repository that is made when the first is written.
 
     A repository that is not there has no documents.
+
+    Attributes:
+        documents: Those in the repository.
+        ensure: Returns when the repository is there.
     """
 
     documents: DocumentStore
-    repositories: Repositories | None
-    account: str
-    name: str
+    ensure: Callable[[], None]
 
     def get(self, name: str) -> bytes | None:
         """Return the document; None if there is none."""
@@ -49,8 +52,7 @@ class RepositoryWithDocuments:
 
     def put(self, name: str, data: bytes) -> None:
         """Keep the document."""
-        if self.repositories is not None:
-            self.repositories.ensure(self.account, self.name, holds_images=False)
+        self.ensure()
         self.documents.put(name, data)
 
 
