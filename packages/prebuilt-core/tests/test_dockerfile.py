@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -208,6 +208,22 @@ def test_a_python_that_the_program_does_not_run_on_is_refused(
     spec = ImageSpec(lock=lock_of(python_version="3.9.18", python_source="conda"), base=base)
     with pytest.raises(BuildError, match=r"3\.10 or newer.*METAFLOW_PREBUILT_BUILD_SERVICE=native"):
         dockerfile_build(spec, plan_layers(spec), BuildMaterials(files=FILES), form)
+
+
+def test_for_such_a_python_nothing_is_gathered(lock_of: Callable[..., Lock], base: BaseImage) -> None:
+    """Its tools could not be resolved, which would be the wrong thing to read."""
+
+    class Never:
+        def gather(self, *_: object, **__: object) -> Never:
+            raise AssertionError
+
+    spec = ImageSpec(lock=lock_of(python_version="3.9.18", python_source="conda"), base=base)
+    request = BuildRequest(spec=spec, plan=plan_layers(spec), reference="r.example/i:1", materials=cast("Any", Never()))
+    with (
+        pytest.raises(BuildError, match=r"3\.10 or newer"),
+        request.as_dockerfile("plain", LineProgress(print).image("step")),
+    ):
+        pass
 
 
 def test_another_python_than_the_base_has_compiles_in_its_own_image(cases: dict[str, Case]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.dockerfile import DockerfileBuild, DockerfileForm, MaterialsSource, dockerfile_build
+from prebuilt.core.dockerfile import DockerfileBuild, DockerfileForm, MaterialsSource, check_python, dockerfile_build
 from prebuilt.core.errors import BuildError, CancelledError, PrebuiltError
 from prebuilt.core.plan import LayerPlan
 from prebuilt.core.progress import ImageProgress
@@ -106,6 +106,7 @@ class BuildRequest:
             raise BuildError(
                 f"render a Dockerfile for {self.reference}", reason="this request has no source of materials"
             )
+        check_python(self.spec)
         with self.materials.gather(self.spec, progress, check=self.cancellation.check) as materials:
             yield dockerfile_build(self.spec, self.plan, materials, form)
 

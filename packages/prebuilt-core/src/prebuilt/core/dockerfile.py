@@ -85,6 +85,21 @@ class DockerfileBuild:
     platform: Platform
 
 
+def check_python(spec: ImageSpec) -> None:
+    """Refuse an environment whose layers no build stage can make, before anything is gathered for it.
+
+    Raises:
+        BuildError: Its Python is too old.
+    """
+    xy = spec.lock.python_xy
+    if tuple(map(int, xy.split("."))) < _OLDEST_PYTHON:
+        raise BuildError(
+            f"render a Dockerfile for an environment with Python {xy}",
+            reason="its layers are made by that Python in a build stage, which takes 3.10 or newer",
+            remedy="use a newer Python, or set METAFLOW_PREBUILT_BUILD_SERVICE=native",
+        )
+
+
 def dockerfile_build(
     spec: ImageSpec, plan: LayerPlan, materials: BuildMaterials, form: DockerfileForm
 ) -> DockerfileBuild:
@@ -94,6 +109,7 @@ def dockerfile_build(
         BuildError: No build stage can make the layers.
         InvalidValueError: A label or variable cannot be written into a Dockerfile.
     """
+    check_python(spec)
     context: dict[str, Content] = dict(materials.files)
     for layer in plan.layers:
         context[f"layers/{layer.key}.json"] = BytesContent(LayerSource.of(spec, layer).to_bytes())
@@ -147,12 +163,6 @@ class _Renderer:
         """Return image and interpreter of the build stage. Its Python is the environment's, whose bytecode it compiles."""
         spec, base = self._spec, self._spec.base
         xy = spec.lock.python_xy
-        if tuple(map(int, xy.split("."))) < _OLDEST_PYTHON:
-            raise BuildError(
-                f"render a Dockerfile for an environment with Python {xy}",
-                reason="its layers are made by that Python in a build stage, which takes 3.10 or newer",
-                remedy="use a newer Python, or set METAFLOW_PREBUILT_BUILD_SERVICE=native",
-            )
         if self._materials.image is not None:
             return self._materials.image, "python3"
         if base.python is not None and base.python.version.startswith(f"{xy}."):
