@@ -25,5 +25,6 @@ def tested(root: Path) -> list[str]:
 def test_files(root: Path, engine: str) -> list[Path]:
     """Return the test files that want `engine`."""
     mark = re.compile(rf"\bmark\.{engine}\b")
-    files = [*root.glob("packages/*/tests/**/test_*.py"), *root.glob("tests/**/test_*.py")]
+    folders = ("packages/*/tests", "tests/integration", "tests/example_backend")
+    files = [file for folder in folders for file in root.glob(f"{folder}/**/test_*.py")]
     return sorted(file for file in files if mark.search(file.read_text(encoding="utf-8")))

@@ -7,13 +7,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prebuilt.core.errors import ContainerError
+from prebuilt.core.settings import Settings
+from prebuilt.oci.containers import open_engine
 from prebuilt.oci.open import open_repository
 from prebuilt.testing.conformance.materials import push_runnable_base
 from prebuilt.testing.registry import InMemoryRegistry
@@ -114,6 +117,10 @@ class Site:
 
     def deploy(self, builder: str, registry: str, **variables: str) -> Deployment:
         """Deploy the flow with the two backends, by name."""
+        return self.start([HERE / "outside_deploy.py"], builder, registry, **variables)
+
+    def start(self, program: Sequence[str | Path], builder: str, registry: str, **variables: str) -> Deployment:
+        """Run a program of Python where the two backends are selected."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("METAFLOW", "PYTHON"))}
         settings = {
             "HOME": str(self.folder),
@@ -127,9 +134,11 @@ class Site:
             "METAFLOW_PREBUILT_REGISTRY": self.server.repository("ours/flows"),
             "METAFLOW_PREBUILT_BASE_IMAGE": self.server.repository("base:base"),
             "METAFLOW_PREBUILT_CACHE_DIR": str(self.folder / "cache"),
+            "METAFLOW_PREBUILT_CONTAINER_ENGINE": "rootless",
+            "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(self.folder),
         }
         done = subprocess.run(
-            [self.python, HERE / "outside_deploy.py"],
+            [self.python, *program],
             cwd=self.folder,
             env={**kept, **settings, **variables},
             capture_output=True,
@@ -226,3 +235,16 @@ def test_classes_of_02_work_as_they_are(site: Site) -> None:
     attributes = site.deploy("site", "of-02").attributes
     assert attributes["image"].startswith("registry.example/flows:v28-")
     assert (attributes["image_pull_policy"], attributes["image_pull_secrets"]) == ("Always", ["one-secret"])
+
+
+def test_a_flow_runs_in_images_of_an_outside_registry(site: Site) -> None:
+    """The whole way, from a flow's command line to its tasks, in an image that the outside registry named."""
+    try:
+        open_engine("rootless", Settings({}, {})).check()
+    except ContainerError as error:
+        pytest.skip(str(error))
+    flow = ROOT / "tests" / "integration" / "flows" / "everyday.py"
+    ran = site.start([flow, "--environment=prebuilt", "run", "--with", "container"], "native", "site")
+    assert ran.code == 0, ran.text + ran.said
+    assert "[1, 4, 9]" in ran.text + ran.said
+    assert site.server.count("PUT", "site/flows/manifests/flow-linux-64-") == 1
