@@ -98,14 +98,15 @@ class ClassicLog:
         Raises:
             ClassicBuildError: The engine says that the build failed.
         """
+        failure = None
         for event in events:
             yield from self._whole_lines(str(event.get("stream", "")))
             yield from _pull_lines(event)
-            failure = failure_of(event)
-            if failure:
-                raise ClassicBuildError(failure)
+            failure = failure or failure_of(event)
         if self._text:
             yield self._text
+        if failure:
+            raise ClassicBuildError(failure)
 
     def _whole_lines(self, text: str) -> Iterator[str]:
         *lines, self._text = (self._text + text).split("\n")

@@ -46,7 +46,7 @@ class _Follower:
     """Reads in a thread of its own: there is no reading with a look at other things now and then."""
 
     def __init__(self, client: docker.APIClient, start: Callable[[], Iterable[Event]]) -> None:
-        self._begin = start
+        self._client, self._begin = client, start
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._response: requests.Response | None = None
         self._is_left = False
@@ -91,6 +91,9 @@ class _Follower:
         if self._thread.is_alive() and self._response is not None:
             _close(self._response)
         self._thread.join(_PATIENCE_S)
+        if self._response is not None and not self._thread.is_alive():
+            self._response.close()
+        self._client.close()  # it opens a connection anew for the next call: what was shut must not serve again
         if self._thread.is_alive():
             logger.warning("a connection to the Docker Engine could not be closed at once")
         self._hooks.remove(self._keep)

@@ -126,15 +126,15 @@ class ImagePush:
         return cast("Iterator[Event]", events)
 
     def _read(self, events: Iterator[Event]) -> str | None:
-        digest, sent = None, _Sent(self.progress)
+        digest, failure, sent = None, None, _Sent(self.progress)
         for event in events:
-            failure = failure_of(event)
-            if failure:
-                raise push_failure(str(self.reference), failure)
+            failure = failure or failure_of(event)
             sent.see(event)
             aux = event.get("aux")
             if isinstance(aux, dict) and aux.get("Digest"):
                 digest = str(aux["Digest"])
+        if failure:
+            raise push_failure(str(self.reference), failure)
         return digest
 
     def _served(self, digest: str) -> Descriptor | None:
