@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class OutsideBuilder(DockerBuildService):
     def __init__(self, folder: Path, command: Callable[[Path, str, str], list[list[str]]], **options: Any) -> None:
         self._folder, self._command, self._options = folder, command, options
         self.environ: Mapping[str, str] = {}
+        self.contexts: list[list[str]] = []
 
     def build_and_push(
         self,
@@ -59,6 +60,7 @@ class OutsideBuilder(DockerBuildService):
     ) -> bool:
         """Run the commands; what they say is echoed."""
         context = self._folder / secrets.token_hex(4)
+        self.contexts.append(sorted(context_files))
         for name, content in {"Dockerfile": dockerfile.encode(), **context_files}.items():
             (context / name).parent.mkdir(parents=True, exist_ok=True)
             (context / name).write_bytes(content)
@@ -78,7 +80,10 @@ class OutsideBuilder(DockerBuildService):
 
 @dataclass(frozen=True, kw_only=True)
 class Deployer:
-    """Bakes the same requirements with any builder; locks are shared, so that they are the same."""
+    """Bakes the same requirements with any builder; locks are shared, so that they are the same.
+
+    `index` is the test's; empty for that of the machine.
+    """
 
     folder: Path
     host: str
@@ -88,9 +93,12 @@ class Deployer:
 
     @property
     def settings(self) -> Settings:
-        """Those of a machine of its own, whose package index is the test's."""
-        own = {"METAFLOW_PREBUILT_CACHE_DIR": str(self.folder / "cache"), "UV_DEFAULT_INDEX": self.index}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("METAFLOW_", "UV_", "PIP_"))}
+        """Those of a machine of its own."""
+        own = {"METAFLOW_PREBUILT_CACHE_DIR": str(self.folder / "cache")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("METAFLOW_")}
+        if self.index:
+            kept = {name: value for name, value in kept.items() if not name.startswith(("UV_", "PIP_"))}
+            own["UV_DEFAULT_INDEX"] = self.index
         return Settings({**kept, **own}, {})
 
     def requirements(self, kind: str, platform: Platform, **changes: Any) -> Requirements:
@@ -215,6 +223,21 @@ def test_the_classic_builder_makes_the_native_image(
         deployer.bake(native, requirements, f"native/{kind}-amd64"),
         deployer.bake(by_docker, requirements, f"classic/{kind}"),
     )
+
+
+@pytest.mark.buildkit
+def test_packages_of_the_machines_own_index_are_fetched_in_the_build(
+    deployer: Deployer, native: NativeBuilder, by_buildkit: OutsideBuilder, tmp_path: Path
+) -> None:
+    """With its certificates: the context has neither packages nor tools, and the image is the native one."""
+    elsewhere = replace(deployer, folder=tmp_path / "elsewhere", index="")
+    requirements = elsewhere.requirements("pypi", AMD64, pypi={"six": "1.17.0", "markupsafe": "3.0.2"})
+    image = elsewhere.bake(by_buildkit, requirements, "fetched/buildkit")
+    [names] = by_buildkit.contexts
+    if any(name.startswith("packages/") for name in names):
+        pytest.skip("only this user can read the package index of this machine: packages travel")
+    assert not any(name.startswith("tools/") for name in names)
+    assert_same_files(elsewhere.bake(native, requirements, "fetched/native"), image)
 
 
 def assert_one_layer_differs(builder: OutsideBuilder, deployer: Deployer, name: str) -> None:
