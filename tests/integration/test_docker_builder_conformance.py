@@ -43,6 +43,7 @@ class TestClassicOfTheOldestEngine(DockerContract):
 
 class TestBuildKitOfTheCurrentEngine(DockerContract):
     builder = "buildkit"
+    is_reproducible = True
 
     @pytest.fixture
     def engine(self, docker_current: Docker) -> Docker:

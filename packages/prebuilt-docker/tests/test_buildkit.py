@@ -98,6 +98,7 @@ def test_builds_with_buildx(command: NewCommand, tmp_path: Path) -> None:
         f"--tag={build.name}",
         "--platform=linux/arm64",
         "--network=host",
+        "--build-arg=SOURCE_DATE_EPOCH=0",
         "--build-arg=BUILDKIT_DOCKERFILE_CHECK=skip=FromPlatformFlagConstDisallowed",
         "--build-arg=HTTPS_PROXY",
         "-",

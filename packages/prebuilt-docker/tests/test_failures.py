@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from docker.errors import APIError
 
 from prebuilt.core.errors import (
     BuildError,
@@ -13,7 +14,7 @@ from prebuilt.core.errors import (
     RegistryUnreachableError,
     UnauthorizedError,
 )
-from prebuilt.docker.failures import build_failure, is_passing, push_failure
+from prebuilt.docker.failures import answer_of, build_failure, cut_off, is_passing, push_failure
 
 AT = "registry.example:5000/team/image:tag"
 
@@ -104,3 +105,14 @@ def test_pushes(message: str, kind: type[PrebuiltError], remedy: str, *, passing
     assert AT in str(error)
     assert remedy in error.remedy
     assert is_passing(error) is passing
+
+
+def test_build_arguments_stay_secret() -> None:
+    """The SDK's errors have the request in them, and so the passwords of proxies; ours have not."""
+    request = "/v1.41/build?t=x&buildargs=%7B%22HTTPS_PROXY%22%3A%22http%3A%2F%2Fme%3As3cret%40proxy%22%7D"
+    for error in (
+        cut_off("build", AT, OSError(f"Max retries exceeded with url: {request} (Caused by X)")),
+        build_failure(AT, answer_of(APIError(f"500 Server Error for http+docker://localhost{request}"))),
+    ):
+        assert "s3cret" not in str(error)
+    assert "Caused by X" in str(cut_off("build", AT, OSError(f"url: {request} (Caused by X)")))

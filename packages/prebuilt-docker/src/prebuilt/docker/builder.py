@@ -28,7 +28,7 @@ from prebuilt.docker.buildkit import BuildKitError
 from prebuilt.docker.classic import ClassicBuildError, build_classic
 from prebuilt.docker.echoed import EchoedProgress
 from prebuilt.docker.engine_images import image_facts
-from prebuilt.docker.failures import build_failure, cut_off, too_slow
+from prebuilt.docker.failures import answer_of, build_failure, cut_off, too_slow
 from prebuilt.docker.image_build import DeadlineError, ImageBuild, Limits
 from prebuilt.docker.push import ImagePush
 from prebuilt.docker.way import Way
@@ -212,7 +212,7 @@ def _build(client: docker.APIClient, way: Way, build: ImageBuild, at: str, outpu
             build_classic(client, build)
         _check_platform(client, build, at)
     except docker.errors.APIError as error:
-        raise build_failure(at, str(error.explanation or error), output.last_lines) from error
+        raise build_failure(at, answer_of(error), output.last_lines) from error
     except (ClassicBuildError, BuildKitError, docker.errors.DockerException) as error:
         raise build_failure(at, str(error), output.last_lines) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:

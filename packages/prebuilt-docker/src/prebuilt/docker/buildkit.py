@@ -103,6 +103,7 @@ def _options(build: ImageBuild) -> list[str]:
         f"--tag={build.name}",
         *([f"--platform={build.platform}"] if build.platform else []),
         *([f"--network={build.network}"] if build.network else []),
+        "--build-arg=SOURCE_DATE_EPOCH=0",  # no time of building in the image: the same layers are the same image
         f"--build-arg={_QUIET_CHECK}",
         *(f"--build-arg={name}" for name in sorted(build.arguments)),
         "-",

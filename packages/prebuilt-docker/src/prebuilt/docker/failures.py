@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prebuilt.core.errors import (
     BuildError,
@@ -17,8 +18,12 @@ from prebuilt.core.errors import (
     UnauthorizedError,
 )
 
+if TYPE_CHECKING:
+    from docker.errors import APIError
+
 _FREE_SPACE = "see what takes it with `docker system df`, and free it with `docker system prune`"
 _LIMIT = "log in, which raises the limit (docker login), or set METAFLOW_PREBUILT_BASE_IMAGE to a copy in a registry of your own"
+_QUERY = re.compile(r"\?\S*")  # of a URL: it has the build arguments, and proxies may have passwords
 _CERTIFICATES = "give the engine the registry's certificate authority: the file ca.crt in /etc/docker/certs.d, in a folder named as the registry"
 
 
@@ -95,9 +100,15 @@ def too_slow(at: str, timeout_s: float, output: Sequence[str]) -> BuildError:
 
 def cut_off(tried: str, at: str, error: Exception) -> EngineError:
     """Return the error for an engine that went away in the middle of its answer."""
+    why = _QUERY.sub("", str(error))
     return EngineError(
-        tried, at=at, reason=f"the engine cut the connection ({error})", remedy="look into its log, and try again"
+        tried, at=at, reason=f"the engine cut the connection ({why})", remedy="look into its log, and try again"
     )
+
+
+def answer_of(error: APIError) -> str:
+    """Return what the engine said with an error status. The SDK's own text has the request in it, build arguments included."""
+    return str(error.explanation or f"the engine answered {error.status_code}").strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from prebuilt.core.retry import Backoff
 from prebuilt.docker.classic import failure_of
 from prebuilt.docker.engine_images import image_facts, remove_image
 from prebuilt.docker.engine_stream import Event, followed
-from prebuilt.docker.failures import cut_off, is_passing, push_failure
+from prebuilt.docker.failures import answer_of, cut_off, is_passing, push_failure
 from prebuilt.docker.image_build import Limits
 from prebuilt.oci.reference import Reference
 
@@ -114,7 +114,7 @@ class ImagePush:
             with followed(self.client, self._start, self.limits) as events:
                 return self._read(events)
         except docker.errors.APIError as error:
-            raise push_failure(str(self.reference), str(error.explanation or error)) from error
+            raise push_failure(str(self.reference), answer_of(error)) from error
         except docker.errors.DockerException as error:  # a credential helper that fails, above all
             raise push_failure(str(self.reference), str(error)) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
