@@ -136,5 +136,3 @@ def test_each_step_runs_in_its_image(place, client, built, new_port):
     assert second.text.count("image is there") == 3
     assert {step.id: step.task.metadata_dict["prebuilt-image"] for step in client("SourcesFlow", place)} == images
     assert (engine.visitors, index.visitors) == (0, 0)
-
-
