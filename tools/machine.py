@@ -25,6 +25,10 @@ APT_PACKAGES = {
     "busybox": "busybox-static",
     "unshare": "util-linux",
     "newuidmap": "uidmap",
+    "containerd": "containerd",
+    "runc": "runc",
+    "etcd": "etcd-server",
+    "host-local": "containernetworking-plugins",
     "git": "git",
 }
 
@@ -80,5 +84,6 @@ def _apt_get(*arguments: str) -> None:
 
 
 def _is_there(program: str) -> bool:
-    """Daemons live in folders that an ordinary PATH may lack."""
-    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") is not None
+    """Daemons and plugins live in folders that an ordinary PATH may lack."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/lib/cni"
+    return shutil.which(program, path=path) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -28,6 +29,10 @@ from prebuilt.testing.conda_samples import sample_channel
 from prebuilt.testing.debian_base import push_debian_base
 from prebuilt.testing.engines.buildkit import BuildKit, buildkit_daemon
 from prebuilt.testing.engines.docker import Docker, docker_engine
+from prebuilt.testing.engines.kaniko import push_kaniko_image
+from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster, kubernetes_cluster
+from prebuilt.testing.engines.kubernetes.namespace import Namespace, cluster_namespace
+from prebuilt.testing.engines.process import find_program
 from prebuilt.testing.engines.registry import distribution_registry
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import Tree
@@ -288,6 +293,51 @@ def buildkit(registry_host: str, tmp_path_factory: pytest.TempPathFactory) -> It
     """A BuildKit daemon that pushes to the registry."""
     with wanted_engine(), buildkit_daemon(tmp_path_factory.mktemp("buildkit"), registry=registry_host) as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[KubernetesCluster]:
+    """A Kubernetes of one node, with a registry that the test, the node and the pods reach by the same address."""
+    with wanted_engine(), kubernetes_cluster() as cluster:
+        yield cluster
+    assert not list(_left_of(cluster))
+
+
+def _left_of(cluster: KubernetesCluster) -> Iterator[str]:
+    """Yield what a cluster that has stopped left on the machine."""
+    folder = str(cluster.folder)
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # of a process that has ended
+            if folder.encode() in command.read_bytes():
+                yield str(command)
+    yield from (line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line)
+    cgroups = Path("/sys/fs/cgroup")
+    yield from (str(path) for path in (cgroups / "kubepods", *cgroups.glob("*/kubepods")) if path.exists())
+    program = find_program("iptables-save", brought_by="apt-get install iptables")
+    rules = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    yield from (line for line in rules.splitlines() if cluster.bridge.name in line)
+    files = (Path("/sys/class/net") / cluster.bridge.name, cluster.folder)
+    yield from (str(path) for path in files if path.exists())
+
+
+@pytest.fixture
+def kube_namespace(cluster: KubernetesCluster) -> Iterator[Namespace]:
+    """A namespace of this test alone."""
+    with cluster_namespace(cluster) as namespace:
+        yield namespace
+
+
+@pytest.fixture(scope="session")
+def kaniko_image(cluster: KubernetesCluster) -> str:
+    """An image of Kaniko's executor in the cluster's registry, by digest."""
+    with wanted_engine():
+        return push_kaniko_image(cluster.repository("kaniko"))
+
+
+@pytest.fixture(scope="session")
+def cluster_base(cluster: KubernetesCluster) -> str:
+    """A base image with the Python of this process in ``/usr/local``, in the cluster's registry."""
+    return push_base_image(cluster.repository("bases"), tag="python", platforms=[Platform.host()])
 
 
 @pytest.fixture(scope="session")

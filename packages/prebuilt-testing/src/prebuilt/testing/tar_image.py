@@ -23,6 +23,7 @@ from prebuilt.oci.repository import Repository
 from prebuilt.testing.engines.process import EngineError
 
 _SEARCHED = ("/bin/busybox", "/usr/bin/busybox", "/usr/lib/busybox/busybox-static")
+_NEVER = ("/never/used",)  # flows name the program that runs
 _APPLETS = "cat chmod cp dd echo env false grep head id kill ls mkdir mv od ps pwd readlink rm seq sh sleep stat sync test touch trap true wc"
 
 
@@ -93,6 +94,7 @@ def push_tar_image(
     *,
     env: Mapping[str, str] | None = None,
     workdir: str = "",
+    entrypoint: Sequence[str] = _NEVER,
     compression: str = "gzip",
     diff_ids: Sequence[str] | None = None,
     architecture: str | None = None,
@@ -107,8 +109,8 @@ def push_tar_image(
         "architecture": architecture or Platform.host().architecture,
         "config": {
             "Env": [f"{name}={value}" for name, value in (env or {"PATH": "/bin"}).items()],
-            "Entrypoint": ["/never/used"],
-            "Cmd": ["/never/used"],
+            "Entrypoint": list(entrypoint),
+            **({"Cmd": ["/never/used"]} if entrypoint == _NEVER else {}),
             **({"WorkingDir": workdir} if workdir else {}),
         },
         "rootfs": {

@@ -7,13 +7,15 @@ import sys
 from prebuilt.testing.engines.binfmt import emulator
 from prebuilt.testing.engines.buildkit import buildkit_programs
 from prebuilt.testing.engines.docker_release import DockerRelease
+from prebuilt.testing.engines.kaniko import kaniko_executor
+from prebuilt.testing.engines.kubernetes.programs import kubernetes_programs
 from prebuilt.testing.engines.process import EngineError
 
 
 def main() -> int:
     """Get every engine that can be got, the quick ones first; return 1 if one cannot."""
     problems = []
-    for get in (DockerRelease.current, emulator, buildkit_programs):
+    for get in (DockerRelease.current, emulator, buildkit_programs, kubernetes_programs, kaniko_executor):
         try:
             get()
         except EngineError as error:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prebuilt.testing.engines.cache import kept
@@ -35,26 +36,47 @@ def go_program() -> Path:
     return kept(f"golang-{_VERSION}", unpack) / "usr" / "lib" / f"go-{_VERSION}" / "bin" / "go"
 
 
-def build_programs(module: str, *programs: str, folder: Path) -> None:
+def build_programs(module: str, *programs: str, folder: Path, values: Mapping[str, str] | None = None) -> None:
     """Build programs of a module into `folder`, static and stripped.
 
     Args:
         module: With its version: ``github.com/moby/buildkit@v0.34.2``.
         programs: Folders of the module: ``./cmd/buildctl``.
         folder: Where they go, named after their folders.
+        values: What variables of packages are set to: ``example.org/package.version``.
 
     Raises:
         EngineError: There is no Go, the module cannot be downloaded, or the build failed.
     """
-    go = str(go_program())
-    found = json.loads(_run(go, "mod", "download", "-json", module, tried=f"download {module}"))
+    found = json.loads(_run(str(go_program()), "mod", "download", "-json", module, tried=f"download {module}"))
     # Inside its own folder the module is the main one, so that its replace directives count.
-    options = ("-mod=readonly", "-trimpath", "-ldflags=-s -w", f"-o={folder}/")
-    _run(go, "build", *options, *programs, tried=f"build {module}", cwd=found["Dir"])
+    build_folder(Path(found["Dir"]), *programs, folder=folder, values=values)
+
+
+def build_folder(
+    module: Path, *programs: str, folder: Path, tags: Sequence[str] = (), values: Mapping[str, str] | None = None
+) -> None:
+    """Build programs of the module whose ``go.mod`` is in the folder `module`; otherwise as :func:`build_programs`.
+
+    Args:
+        module: The folder.
+        programs: Folders of the module: ``./cmd/buildctl``.
+        folder: Where they go, named after their folders; the module's own program is named after the module.
+        tags: Build tags.
+        values: As there.
+
+    Raises:
+        EngineError: There is no Go, a module that is needed cannot be downloaded, or the build failed.
+    """
+    linker = " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in (values or {}).items())])
+    options = ["-mod=readonly", "-buildvcs=false", "-trimpath", f"-ldflags={linker}", f"-o={folder}/"]
+    if tags:
+        options.append(f"-tags={','.join(tags)}")
+    _run(str(go_program()), "build", *options, *programs, tried=f"build {module.name}", cwd=str(module))
 
 
 def _run(*command: str, tried: str, cwd: str | None = None) -> str:
-    environ = {**os.environ, "CGO_ENABLED": "0"}
+    environ = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
     done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EngineError(tried, reason=done.stderr or done.stdout)

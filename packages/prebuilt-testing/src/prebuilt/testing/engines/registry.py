@@ -21,14 +21,14 @@ http: {{addr: "{host}"}}
 
 
 @contextlib.contextmanager
-def distribution_registry(folder: Path) -> Iterator[str]:
-    """Give ``127.0.0.1:port`` of an empty registry whose data is below `folder`.
+def distribution_registry(folder: Path, *, address: str = "127.0.0.1") -> Iterator[str]:
+    """Give ``address:port`` of an empty registry whose data is below `folder`.
 
     Raises:
         EngineError: The program ``docker-registry`` is not installed.
     """
     program = find_program("docker-registry", brought_by="apt-get install docker-registry")
-    host = f"127.0.0.1:{free_port()}"
+    host = f"{address}:{free_port()}"
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "registry.yml"
     config.write_text(_CONFIG.format(folder=folder, host=host), encoding="utf-8")
