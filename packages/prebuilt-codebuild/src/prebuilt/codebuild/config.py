@@ -1,0 +1,120 @@
+"""Settings of the builder ``codebuild``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from prebuilt.core.errors import SettingError
+from prebuilt.core.settings import Settings
+
+BUCKET, PROJECT = "METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET", "METAFLOW_PREBUILT_CODEBUILD_PROJECT"
+REGION, TIMEOUT = "METAFLOW_PREBUILT_CODEBUILD_REGION", "METAFLOW_PREBUILT_CODEBUILD_TIMEOUT"
+REGISTRY_SECRET = "METAFLOW_PREBUILT_CODEBUILD_REGISTRY_SECRET"  # noqa: S105 - a setting's name
+
+OF_THE_PROJECT: Literal["project"] = "project"
+"""What is set up in the project is left as it is."""
+
+BESIDE_IMAGES: Literal["on"] = "on"
+"""The cache is in the repository of the images."""
+
+_TIMEOUT_S = 7200  # far longer than any environment takes: it is there for builds that hang
+_WHY = "the builder codebuild needs it"
+_BUILDKIT_IMAGE = "moby/buildkit:buildx-stable-1"
+_SWITCHES = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+# Of Amazon's own images, which have Docker, buildx and the AWS command line.
+# Source: https://docs.aws.amazon.com/codebuild/latest/userguide/build-env-ref-available.html
+_X86_IMAGE = "aws/codebuild/amazonlinux-x86_64-standard:5.0"
+_ARM_IMAGE = "aws/codebuild/amazonlinux-aarch64-standard:3.0"
+
+_REGION_FORM = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]+")
+# Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET_FORM = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+# A project that is shared by another account is named by its ARN.
+# Source: https://docs.aws.amazon.com/codebuild/latest/APIReference/API_CreateProject.html, name
+_PROJECT_FORM = re.compile(r"(?:arn:[a-z-]+:codebuild:[a-z0-9-]+:[0-9]{12}:project/)?[A-Za-z0-9][A-Za-z0-9_-]{1,254}")
+_PREFIX_FORM = re.compile(r"[A-Za-z0-9!_.*'()-]+(?:/[A-Za-z0-9!_.*'()-]+)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeBuildConfig:
+    """Where builds run, and how.
+
+    Attributes:
+        bucket: Of build contexts (``METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET``).
+        prefix: What their keys begin with (``METAFLOW_PREBUILT_CODEBUILD_S3_PREFIX``).
+        project: Name, or ARN (``METAFLOW_PREBUILT_CODEBUILD_PROJECT``).
+        region: Of both (``METAFLOW_PREBUILT_CODEBUILD_REGION``); None for that of the registry, or else boto3's.
+        timeout_s: The longest that one build may take, with its wait in the queue (``METAFLOW_PREBUILT_CODEBUILD_TIMEOUT``).
+        compute_type: None for the project's (``METAFLOW_PREBUILT_CODEBUILD_COMPUTE_TYPE``).
+        image: What builds run in, but for arm64 (``METAFLOW_PREBUILT_CODEBUILD_IMAGE``); `OF_THE_PROJECT` for its own environment.
+        arm64_image: The same for arm64 (``METAFLOW_PREBUILT_CODEBUILD_ARM64_IMAGE``).
+        buildkit_image: Of the BuildKit that builds (``METAFLOW_PREBUILT_CODEBUILD_BUILDKIT_IMAGE``).
+        uses_own_buildspec: Whether the project's own buildspec is used rather than ours (``METAFLOW_PREBUILT_CODEBUILD_BUILDSPEC``).
+        cache: Where builds share what they have made (``METAFLOW_PREBUILT_CODEBUILD_CACHE``): `BESIDE_IMAGES`, ``host/repository``
+            with or without a tag, or None for no such cache.
+        registry_secret: Name or ARN of the secret with the login for registries that are not Amazon ECR
+            (``METAFLOW_PREBUILT_CODEBUILD_REGISTRY_SECRET``).
+    """
+
+    bucket: str
+    project: str
+    prefix: str = "metaflow-prebuilt"
+    region: str | None = None
+    timeout_s: int = _TIMEOUT_S
+    compute_type: str | None = None
+    image: str = _X86_IMAGE
+    arm64_image: str = _ARM_IMAGE
+    buildkit_image: str = _BUILDKIT_IMAGE
+    uses_own_buildspec: bool = False
+    cache: str | None = BESIDE_IMAGES
+    registry_secret: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> CodeBuildConfig:
+        """Read the settings.
+
+        Raises:
+            SettingError: Bucket or project is not set, or something is malformed.
+        """
+        region = settings.get("PREBUILT_CODEBUILD_REGION")
+        buildspec = settings.choice("PREBUILT_CODEBUILD_BUILDSPEC", ("shipped", OF_THE_PROJECT), default="shipped")
+        return cls(
+            bucket=_checked(BUCKET, settings.require("PREBUILT_CODEBUILD_S3_BUCKET", why=_WHY), _BUCKET_FORM),
+            project=_checked(PROJECT, settings.require("PREBUILT_CODEBUILD_PROJECT", why=_WHY), _PROJECT_FORM),
+            prefix=_prefix(settings),
+            region=region and _checked(REGION, region, _REGION_FORM),
+            timeout_s=settings.positive_int("PREBUILT_CODEBUILD_TIMEOUT", default=_TIMEOUT_S),
+            compute_type=settings.get("PREBUILT_CODEBUILD_COMPUTE_TYPE"),
+            image=settings.get("PREBUILT_CODEBUILD_IMAGE") or _X86_IMAGE,
+            arm64_image=settings.get("PREBUILT_CODEBUILD_ARM64_IMAGE") or _ARM_IMAGE,
+            buildkit_image=settings.get("PREBUILT_CODEBUILD_BUILDKIT_IMAGE") or _BUILDKIT_IMAGE,
+            uses_own_buildspec=buildspec == OF_THE_PROJECT,
+            cache=_cache(settings),
+            registry_secret=settings.get("PREBUILT_CODEBUILD_REGISTRY_SECRET"),
+        )
+
+
+def _checked(name: str, value: str, form: re.Pattern[str]) -> str:
+    if not form.fullmatch(value):
+        what = {BUCKET: "a bucket's name", PROJECT: "a project's name or ARN", REGION: "a region, such as eu-west-1"}
+        raise SettingError(name, reason=f"{value!r} is not {what[name]}", remedy="mend it")
+    return value
+
+
+def _prefix(settings: Settings) -> str:
+    value = (settings.get("PREBUILT_CODEBUILD_S3_PREFIX") or "metaflow-prebuilt").strip("/")
+    if not _PREFIX_FORM.fullmatch(value):
+        reason = f"{value!r} cannot begin a key: use letters, digits, - _ . and / between them"
+        raise SettingError("METAFLOW_PREBUILT_CODEBUILD_S3_PREFIX", reason=reason)
+    return value
+
+
+def _cache(settings: Settings) -> str | None:
+    value = settings.get("PREBUILT_CODEBUILD_CACHE") or BESIDE_IMAGES
+    on, off = _SWITCHES
+    if value.lower() in on:
+        return BESIDE_IMAGES
+    return None if value.lower() in off else value

@@ -1,0 +1,140 @@
+"""One image, as the buildspec is told about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from prebuilt.codebuild.config import BESIDE_IMAGES, CodeBuildConfig
+from prebuilt.core.errors import BuildError
+from prebuilt.core.spec import Compression, ImageSpec
+from prebuilt.oci.amazon import ecr_region
+from prebuilt.oci.reference import is_layout, parse_reference, split_repository
+
+# Begins as the tags that repositories with immutable tags leave free for what moves: those that prebuilt-ecr makes do.
+_CACHE_TAG = "layers-buildcache"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildJob:
+    """An image to build and push.
+
+    Attributes:
+        reference: Where to: ``host/repository:tag``.
+        repository: Its ``host/repository``, in full.
+        platform: ``linux/arm64``; None for the environment's own.
+        compression: Of the layers that are added; None for BuildKit's choice.
+        annotations: Of the manifest.
+        cache_key: What the cached layers of earlier versions of this image are found by.
+        base_repository: Where the base image is; None if that is not known.
+    """
+
+    reference: str
+    repository: str
+    platform: str | None = None
+    compression: Compression | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    cache_key: str = ""
+    base_repository: str | None = None
+
+    @classmethod
+    def to(cls, reference: str) -> BuildJob:
+        """Return the build of anything that is pushed as `reference`.
+
+        Raises:
+            BuildError: The reference is to an image layout.
+            InvalidValueError: It is no reference.
+        """
+        repository = parse_reference(reference).repository
+        if is_layout(repository):
+            raise BuildError(
+                "push with CodeBuild",
+                at=reference,
+                reason="an image layout is no registry",
+                remedy="choose another METAFLOW_PREBUILT_IMAGE_REGISTRY, or set METAFLOW_PREBUILT_BUILD_SERVICE=native",
+            )
+        return cls(reference=reference, repository=repository)
+
+    def of(self, spec: ImageSpec) -> BuildJob:
+        """Return this build as that of a spec."""
+        return replace(
+            self,
+            platform=str(spec.base.platform),
+            compression=spec.compression,
+            annotations={**spec.identity_labels, "org.opencontainers.image.base.digest": spec.base.digest},
+            cache_key=_cache_key(spec),
+            base_repository=spec.base.repository,
+        )
+
+    @property
+    def host(self) -> str:
+        """Host of the registry."""
+        return split_repository(self.repository)[0]
+
+    @property
+    def is_arm64(self) -> bool:
+        """Whether the image is for arm64."""
+        return self.platform is not None and self.platform.startswith("linux/arm64")
+
+    def variables(self, key: str, config: CodeBuildConfig) -> dict[str, str]:
+        """Return the variables of the build whose context is at `key`; the first two are as they were published."""
+        return {
+            "BUILD_CONTEXT_KEY": key,
+            "IMAGE_TAG": self.reference,
+            "PREBUILT_PLATFORM": self.platform or "",
+            "PREBUILT_OUTPUT": ",".join(self._output()),
+            "PREBUILT_COMPRESSION": self.compression or "",
+            "PREBUILT_CACHES": " ".join(self._caches(config)),
+            "PREBUILT_BUILDKIT_IMAGE": config.buildkit_image,
+            "PREBUILT_ECR": " ".join(f"{host}={region}" for host, region in sorted(self._amazon_registries().items())),
+            "PREBUILT_REGISTRY": "" if ecr_region(self.host) else _login_name(self.host),
+        }
+
+    def secret_variables(self, config: CodeBuildConfig) -> dict[str, str]:
+        """Return the variables that CodeBuild fills from Secrets Manager: what each names is a secret's field, not its value."""
+        if config.registry_secret is None or ecr_region(self.host):
+            return {}
+        return {
+            "PREBUILT_REGISTRY_USER": f"{config.registry_secret}:username",
+            "PREBUILT_REGISTRY_PASSWORD": f"{config.registry_secret}:password",
+        }
+
+    def _output(self) -> Iterator[str]:
+        yield from ("type=image", _csv(f"name={self.reference}"), "push=true", "oci-mediatypes=true")
+        if self.compression is not None:
+            # Without force-compression: the base's layers stay as they are, and are mounted rather than uploaded.
+            yield f"compression={self.compression}"
+        yield "rewrite-timestamp=true"
+        yield from (_csv(f"annotation.{name}={value}") for name, value in sorted(self.annotations.items()))
+
+    def _caches(self, config: CodeBuildConfig) -> Iterator[str]:
+        """Yield a cache for this environment, and one of whichever was built last, for those that have a package more."""
+        if config.cache is None:
+            return
+        place = f"{self.repository}:{_CACHE_TAG}" if config.cache == BESIDE_IMAGES else config.cache
+        shared = place if ":" in place.rpartition("/")[2] else f"{place}:{_CACHE_TAG}"
+        yield from (f"{shared}-{self.cache_key}", shared) if self.cache_key else (shared,)
+
+    def _amazon_registries(self) -> dict[str, str]:
+        """Return the region of each registry of Amazon ECR that the build pushes to or pulls from."""
+        repositories = (self.repository, self.base_repository)
+        hosts = {split_repository(each)[0] for each in repositories if each and not is_layout(each)}
+        return {host: region for host in hosts if (region := ecr_region(host))}
+
+
+def _cache_key(spec: ImageSpec) -> str:
+    """Return 12 hex digits that stay the same while the versions of an environment's packages change."""
+    names = sorted({package.name for package in spec.lock.packages if package.role == "user"})
+    text = "\n".join((str(spec.base.platform), spec.base.repository, *names))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _login_name(host: str) -> str:
+    """Return what `docker login` calls the registry: Docker Hub's has no name there that is its host."""
+    return "" if host == "docker.io" else host
+
+
+def _csv(text: str) -> str:
+    """Return `text` as one field of the line of CSV that buildx reads."""
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text

@@ -1,0 +1,86 @@
+"""The log of a build, shown as it is written."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prebuilt.codebuild.failure import DENIED, MISSING, AmazonError, aws_errors
+from prebuilt.codebuild.state import LogPlace
+
+_LOG = logging.getLogger(__name__)
+_PAGES = 20  # of one look: some 20 MB, so that a torrent of lines does not keep us from looking at the build
+_SETTLING_S = 6.0  # how long CloudWatch may take to show what was written last
+_LOOK_S = 1.0
+
+
+class BuildLog:
+    """Follows one log stream. That a log cannot be shown fails no build: it is one note instead."""
+
+    def __init__(self, logs: Any, show: Callable[[str], None], note: Callable[[str], None]) -> None:  # noqa: ANN401 - boto3 has no types
+        """Give each line to `show`, and what goes wrong to `note`."""
+        self._logs, self._show, self._note = logs, show, note
+        self._token: str | None = None
+        self._is_found = self._is_given_up = False
+
+    def look(self, place: LogPlace | None) -> bool:
+        """Show what is new; return whether there was anything."""
+        has_news = False
+        for _ in range(_PAGES):
+            events = self._next(place)
+            for event in events:
+                has_news = True
+                self._show(event["message"].rstrip("\r\n"))
+            if not events:
+                break
+        return has_news
+
+    def finish(self, place: LogPlace | None, *, wait: bool) -> None:
+        """Show the rest of a build that has ended; `wait` for what CloudWatch does not show yet."""
+        deadline_s = time.monotonic() + (_SETTLING_S if wait else 0.0)
+        quiet = 0
+        while not self._is_given_up and quiet < 2:  # noqa: PLR2004 - twice nothing new is the end
+            quiet = 0 if self.look(place) else quiet + 1
+            if time.monotonic() >= deadline_s:
+                break
+            time.sleep(_LOOK_S)
+        if not self._is_found and not self._is_given_up:
+            self._give_up(
+                "its log is not in CloudWatch: the project keeps none there, or its role lacks logs:PutLogEvents"
+            )
+
+    def _next(self, place: LogPlace | None) -> list[dict[str, Any]]:
+        """Return the next lines, oldest first; none where there are no new ones.
+
+        Source: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
+        """
+        if place is None or self._is_given_up:
+            return []
+        token = {"nextToken": self._token} if self._token else {}
+        try:
+            with aws_errors("read the log of a build", at=place.group, action="logs:GetLogEvents"):
+                page = self._logs.get_log_events(
+                    logGroupName=place.group, logStreamName=place.stream, startFromHead=True, **token
+                )
+        except AmazonError as error:
+            self._failed(error, place)
+            return []
+        self._is_found, self._token = True, page["nextForwardToken"]
+        events: list[dict[str, Any]] = page["events"]
+        return events
+
+    def _failed(self, error: AmazonError, place: LogPlace) -> None:
+        if error.code in MISSING and not self._is_found:
+            return  # it is made when the first line is written
+        if error.code in MISSING:
+            self._give_up(f"its log is gone: somebody deleted {place.group} or the stream {place.stream}")
+        elif error.code in DENIED or not error.is_transient:
+            self._give_up(f"its log is not shown: {error}")
+        else:
+            _LOG.debug("the log could not be read; the next look may work", exc_info=True)
+
+    def _give_up(self, why: str) -> None:
+        self._is_given_up = True
+        self._note(f"{why}. The build goes on")
