@@ -18,7 +18,6 @@ from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.plugins import IMAGE_REGISTRIES
 from prebuilt.core.spec import EnvId
 from prebuilt.ecr import ECRRegistry
-from prebuilt.oci.documents import RepositoryDocuments
 from prebuilt.oci.media_types import OCI_INDEX
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.repository import Repository
@@ -177,21 +176,9 @@ class TestRepositories:
         registry.credentials(registry.push_tag(ENV_ID))
         registry.documents().put("lock-1", b"{}")
         made = [amazon.repository(name) for name in ("metaflow-prebuilt", "metaflow-prebuilt-documents")]
-        assert [each and each["imageTagMutability"] for each in made] == ["IMMUTABLE_WITH_EXCLUSION", "MUTABLE"]
+        assert [each and each["imageTagMutability"] for each in made] == ["IMMUTABLE", "MUTABLE"]
         assert [each and each["imageScanningConfiguration"]["scanOnPush"] for each in made] == [True, False]
         assert [each and each["encryptionConfiguration"]["kmsKey"] for each in made] == [key, key]
-
-    def test_layer_catalogues_move_among_immutable_tags(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """In a repository of ours with immutable tags, what builders keep beside the layers can be renewed, and images stay."""
-        monkeypatch.setenv("METAFLOW_PREBUILT_ECR_IMMUTABLE_TAGS", "1")
-        repository = opened(ECRRegistry())
-        catalogues = RepositoryDocuments(repository)
-        for data in (b"1", b"2"):
-            catalogues.put("layers-v1-linux-64-py3.11-zstd", data)
-        assert catalogues.get("layers-v1-linux-64-py3.11-zstd") == b"2"
-        repository.put_manifest("v1-a", OCI_INDEX, INDEX)
-        with pytest.raises(RegistryError, match="TAG_INVALID"):
-            repository.put_manifest("v1-a", OCI_INDEX, OTHER_INDEX)
 
     def test_eight_deploys_at_once_make_one_repository(self, amazon: AmazonECR) -> None:
         """Who comes second finds it there."""

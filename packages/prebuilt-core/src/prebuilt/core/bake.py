@@ -143,8 +143,9 @@ class Baker:
         if self.reuse:
             there = registry.resolve(tag)
             if there is not None or registry.image_exists(tag):
+                baked = self._baked(spec, there, reused=True)
                 progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image is there")
-                return self._baked(spec, there, reused=True)
+                return baked
         progress.state("building")
         built = self.builder.build(
             BuildRequest(
@@ -153,6 +154,7 @@ class Baker:
                 reference=tag,
                 credentials=registry.credentials(tag),
                 push_credentials=registry.push_credentials(),
+                documents=registry.documents(),
                 materials=self.materials,
                 cancellation=cancellation,
             ),
@@ -166,12 +168,17 @@ class Baker:
                 reason=f"{built.digest} was pushed, the registry serves {served.digest}",
                 remedy="deploy again; if it happens again, something else writes to this repository",
             )
+        if served is None:
+            registry.check_pull(tag)  # what the registry was pushed to and does not have, nobody can pull
+        baked = self._baked(spec, served or built, reused=False)
         progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image pushed")
-        return self._baked(spec, served or built, reused=False)
+        return baked
 
     def _baked(self, spec: ImageSpec, descriptor: Descriptor | None, *, reused: bool) -> BakedImage:
         tag = self.registry.pull_tag(spec.env_id)
         reference = pinned(tag, descriptor.digest) if descriptor else tag
+        if tag != self.registry.push_tag(spec.env_id):
+            self.registry.check_pull(reference)  # Metaflow would wait without end for a task whose image is not there
         return BakedImage(
             reference=reference,
             descriptor=descriptor,

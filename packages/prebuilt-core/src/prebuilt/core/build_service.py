@@ -15,6 +15,7 @@ from typing import Any
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.dockerfile import DockerfileBuild, DockerfileForm, MaterialsSource, check_python, dockerfile_build
+from prebuilt.core.documents import DocumentStore
 from prebuilt.core.errors import BuildError, CancelledError, PrebuiltError
 from prebuilt.core.plan import LayerPlan
 from prebuilt.core.progress import ImageProgress
@@ -63,6 +64,7 @@ class BuildRequest:
         reference: Where to push it: ``host/repository:tag``, or ``oci:/folder:tag`` for an image layout.
         credentials: For the registry; None to use what Docker's configuration has.
         push_credentials: What the registry's ``push_credentials()`` returned, for outside builders.
+        documents: Where small documents are kept for everybody who uses the registry; None for beside the image.
         materials: Gathers what a Dockerfile's build stage needs; None where only specs are built.
         cancellation: Looked at between steps of the work.
     """
@@ -72,6 +74,7 @@ class BuildRequest:
     reference: str
     credentials: Credentials | None = None
     push_credentials: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    documents: DocumentStore | None = None
     materials: MaterialsSource | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
 

@@ -75,6 +75,14 @@ class ImageRegistry(ABC):
         del reference
         return None
 
+    def check_pull(self, reference: str) -> None:
+        """Make sure that tasks can pull `reference`, as far as that can be told from here; called before any of them starts.
+
+        Raises:
+            RegistryError: They cannot.
+        """
+        del reference
+
     def credentials(self, reference: str) -> Credentials | None:
         """Return credentials to push `reference` with; None to use what Docker's configuration has.
 

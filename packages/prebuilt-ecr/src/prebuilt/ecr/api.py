@@ -18,8 +18,6 @@ from prebuilt.ecr.failure import aws_errors
 
 _ATTEMPTS = 6  # throttling among them: boto3 waits up to 20 s between them
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 30
-_LAYER_CATALOGUES = "layers-*"
-"""Tags beside those of images that move: builders, who know no registry, keep their layer catalogues beside the layers."""
 _ENDPOINT_ACCOUNT = re.compile(r"https://([0-9]{12})\.")
 
 
@@ -95,12 +93,6 @@ class ECRApi:
     def create_repository(self, name: str, account: str, *, holds_images: bool) -> None:
         """Make the repository, as the settings say; it is no failure if somebody else was faster."""
         config = self._config
-        mutability: dict[str, Any] = {"imageTagMutability": "MUTABLE"}
-        if config.immutable_tags and holds_images:
-            mutability = {
-                "imageTagMutability": "IMMUTABLE_WITH_EXCLUSION",
-                "imageTagMutabilityExclusionFilters": [{"filterType": "WILDCARD", "filter": _LAYER_CATALOGUES}],
-            }
         encryption = {"encryptionType": config.encryption, **({"kmsKey": config.kms_key} if config.kms_key else {})}
         tried, at = f"create the repository {name}", f"account {account} in {self.region()}"
         with aws_errors(tried, at=at, action="ecr:CreateRepository"):
@@ -111,7 +103,7 @@ class ECRApi:
                     repositoryName=name,
                     imageScanningConfiguration={"scanOnPush": config.scan_on_push and holds_images},
                     encryptionConfiguration=encryption,
-                    **mutability,
+                    imageTagMutability="IMMUTABLE" if config.immutable_tags and holds_images else "MUTABLE",
                 )
             except client.exceptions.RepositoryAlreadyExistsException:
                 return

@@ -1,4 +1,4 @@
-"""What is known about the layers of a repository: a document kept in the repository itself."""
+"""What is known about the layers of a repository: a document kept where the registry keeps documents."""
 
 from __future__ import annotations
 

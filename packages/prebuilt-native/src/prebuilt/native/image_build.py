@@ -79,7 +79,7 @@ class ImageBuild:
 
     @cached_property
     def _catalogue(self) -> Catalogue:
-        return Catalogue.of(self.spec, RepositoryDocuments(self.target))
+        return Catalogue.of(self.spec, self.request.documents or RepositoryDocuments(self.target))
 
     @cached_property
     def _owners(self) -> Owners:
