@@ -282,6 +282,45 @@ def test_a_registry_without_an_api_is_taken_at_its_word(bakery: Bakery, step: Ca
     assert second.reference.startswith("reg.example:5000/env:")
 
 
+def test_an_image_that_tasks_cannot_pull_ends_the_bake(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """Where tasks pull from another address, that one is asked for what was built and for what was there already."""
+    asked: list[str] = []
+
+    class TwoAddresses(Shelf):
+        def pull_tag(self, env_id: EnvId) -> str:
+            return self.image_tag(env_id).replace("reg.example", "elsewhere.example")
+
+        def check_pull(self, reference: str) -> None:
+            asked.append(reference)
+            if len(asked) > 1:
+                raise RegistryError("find the image where tasks pull it", at=reference, reason="it is not there")
+
+    shelf = TwoAddresses()
+    baker = replace(bakery.baker, registry=shelf, builder=Maker(shelf))
+    assert baker.bake([step("a", "x")])["a"].reference == asked[0]
+    assert asked[0].startswith("elsewhere.example:5000/env@sha256:")
+    with pytest.raises(BakeError, match=r"elsewhere\.example:5000.*it is not there"):
+        baker.bake([step("a", "x")])
+    assert len(shelf.images) == 1
+
+
+def test_a_registry_that_lost_what_was_pushed_is_asked_whether_it_can_be_pulled(
+    bakery: Bakery, step: Callable[..., StepImage]
+) -> None:
+    """A builder that says it pushed is not believed where the registry knows better."""
+
+    class Forgetful(Shelf):
+        def resolve(self, reference: str) -> None:
+            del reference
+
+        def check_pull(self, reference: str) -> None:
+            raise RegistryError("find the image where tasks pull it", at=reference, reason="it is not there")
+
+    shelf = Forgetful()
+    with pytest.raises(BakeError, match="it is not there"):
+        replace(bakery.baker, registry=shelf, builder=Maker(shelf)).bake([step("a", "x")])
+
+
 def test_what_a_builder_says_of_itself_is_part_of_the_identity(bakery: Bakery, step: Callable[..., StepImage]) -> None:
     """Images of a builder with a suffix of its own have tags of their own, and are reused like any other."""
 

@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 from prebuilt.core.credentials import Credentials
-from prebuilt.core.errors import BaseImageError, InvalidValueError, RegistryUnreachableError, SettingError
+from prebuilt.core.errors import (
+    BaseImageError,
+    InvalidValueError,
+    RegistryError,
+    RegistryUnreachableError,
+    SettingError,
+)
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
@@ -28,7 +34,9 @@ from prebuilt.oci.reference import parse_reference
 from prebuilt.oci.registry import RepositoryRegistry
 from prebuilt.oci.repository import Repository
 from prebuilt.oci.transport import close_connections
+from prebuilt.testing.engines.process import free_port
 from prebuilt.testing.registry import InMemoryRegistry
+from prebuilt.testing.registry_auth import RegistryAuth
 
 _: type[ImageRegistry] = RepositoryRegistry
 
@@ -123,6 +131,24 @@ def test_a_registry_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(RegistryUnreachableError):
         RepositoryRegistry(name).resolve(f"{name}:v1")
     close_connections()
+
+
+def test_what_tasks_pull_is_asked_for_at_its_own_address(caplog: pytest.LogCaptureFixture) -> None:
+    """An address that answers must have the image; one that nobody answers at, or that wants a login, proves nothing."""
+    closed_to_us = RegistryAuth(scheme="basic", users={"nobody": "else"})
+    with InMemoryRegistry() as server, InMemoryRegistry() as other, InMemoryRegistry(auth=closed_to_us) as closed:
+        registry = RepositoryRegistry(server.repository("images"))
+        digest = put_image(open_repository(server.repository("images")), "v1")
+        registry.check_pull(f"{server.repository('images')}@{digest}")
+        for elsewhere in (server.repository("absent"), other.repository("images")):
+            with pytest.raises(RegistryError, match=r"find the image where tasks pull it.*does not have it"):
+                registry.check_pull(f"{elsewhere}@{digest}")
+        with caplog.at_level("INFO"):
+            registry.check_pull(f"{closed.repository('images')}@{digest}")
+        assert "cannot be told from here" in caplog.text
+        close_connections()
+    registry.check_pull(f"127.0.0.1:{free_port()}/images@{digest}")
+    registry.check_pull(f"no-such-host.invalid/images@{digest}")
 
 
 def test_what_needs_no_cloud() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.documents import DocumentStore
-from prebuilt.core.errors import BaseImageError, SettingError
+from prebuilt.core.errors import BaseImageError, RegistryError, SettingError
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
@@ -18,10 +21,14 @@ from prebuilt.core.spec import EnvId
 from prebuilt.oci.image import ImageIndex, select_manifest
 from prebuilt.oci.media_types import INDEXES
 from prebuilt.oci.open import open_repository
-from prebuilt.oci.reference import check_tag, is_layout, parse_reference, parse_repository
+from prebuilt.oci.reference import check_tag, is_layout, parse_reference, parse_repository, split_repository
 from prebuilt.oci.repository import Repository
 
+_log = logging.getLogger(__name__)
+
 _TAG_FORMAT = "v1"
+_HTTPS_PORT = 443
+_LISTENS_S = 1.0
 
 # Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
 _SECRET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
@@ -96,6 +103,30 @@ class RepositoryRegistry(ImageRegistry):
         parsed = parse_reference(reference)
         return self._open(parsed.repository).resolve(parsed.identifier)
 
+    def check_pull(self, reference: str) -> None:
+        """Ask for `reference` where tasks will, and with our own login.
+
+        An address that only the cluster reaches, or a registry that wants another login there, proves nothing and is let through.
+
+        Raises:
+            RegistryError: The registry answers that it does not have it.
+        """
+        parsed = parse_reference(reference)
+        if parsed.repository != self.repository and not _listens(parsed.repository):
+            return
+        try:
+            there = self._open(parsed.repository).resolve(parsed.identifier)
+        except RegistryError as error:
+            _log.info("whether tasks can pull %s cannot be told from here: %s", reference, error)
+            return
+        if there is None:
+            raise RegistryError(
+                "find the image where tasks pull it",
+                at=reference,
+                reason="the registry does not have it",
+                remedy=f"make the address that tasks pull from lead to the registry of {self.repository}",
+            )
+
     def documents(self) -> DocumentStore:
         """Return the documents in the repository."""
         from prebuilt.oci.documents import RepositoryDocuments
@@ -116,6 +147,17 @@ class RepositoryRegistry(ImageRegistry):
             if name not in self._opened:
                 self._opened[name] = open_repository(name, self._login(name), settings=self._settings)
             return self._opened[name]
+
+
+def _listens(repository: str) -> bool:
+    """Return whether anybody answers at the address of `repository`: asked briefly, since many a cluster's names lead nowhere here."""
+    host, _ = split_repository(repository)
+    url = urlsplit(f"//{host}")
+    try:
+        with socket.create_connection((url.hostname or "", url.port or _HTTPS_PORT), timeout=_LISTENS_S):
+            return True
+    except OSError:
+        return False
 
 
 def pull_secrets(settings: Settings) -> tuple[str, ...]:
