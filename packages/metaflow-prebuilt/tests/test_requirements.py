@@ -7,11 +7,12 @@ import sys
 
 import pytest
 from metaflow import FlowSpec, metaflow_config, pypi, resources, step
+from metaflow.plugins.kubernetes.kubernetes_decorator import KubernetesDecorator
 
 from metaflow_extensions.prebuilt.deploy.base_image import base_image
 from metaflow_extensions.prebuilt.deploy.requirements import image_requirements, local_requirements
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked, compute_of
-from prebuilt.core.errors import SettingError
+from prebuilt.core.errors import InvalidValueError, SettingError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
 
@@ -33,6 +34,13 @@ class Sized(FlowSpec):
 
 def asked(python=None, **packages):
     return Asked(python=python, conda=packages.get("conda", {}), pypi=packages.get("pypi", {}))
+
+
+def on_nodes(selector):
+    """Return a @kubernetes that has read its attributes."""
+    compute = KubernetesDecorator(attributes={"node_selector": selector})
+    compute.external_init()
+    return compute
 
 
 @pytest.fixture
@@ -59,6 +67,26 @@ class TestImages:
         """A container on this machine has this machine's architecture, on Linux."""
         target = image_requirements(asked(), compute, "local", NOTHING).target
         assert target.platform == Platform(os="linux", architecture=Platform.host().architecture)
+
+    @pytest.mark.parametrize(
+        ("selector", "expected"),
+        [
+            ("kubernetes.io/arch=arm64", "linux/arm64"),
+            ("beta.kubernetes.io/arch=arm64,disk=ssd", "linux/arm64"),
+            ("kubernetes.io/arch=amd64", "linux/amd64"),
+            ("disk=ssd", "linux/arm64"),
+        ],
+    )
+    def test_a_node_selector_says_for_sure_which_architecture(self, monkeypatch, selector, expected):
+        """A selector of an architecture wins over what Metaflow is configured for, which other selectors leave alone."""
+        monkeypatch.setattr(KubernetesDecorator, "target_platform", "linux-aarch64")
+        compute = on_nodes(selector)
+        assert str(image_requirements(asked(), compute, "s3", NOTHING).target.platform) == expected
+
+    def test_an_architecture_without_packages_is_refused_by_name(self):
+        """Nodes that nothing can be baked for are named before anything is resolved."""
+        with pytest.raises(InvalidValueError, match="linux/s390x"):
+            image_requirements(asked(), on_nodes("kubernetes.io/arch=s390x"), "s3", NOTHING)
 
     @pytest.mark.parametrize(("datastore", "needed"), [("local", set()), ("s3", {"boto3"}), ("gs", {"google-auth"})])
     def test_metaflows_needs_depend_on_the_datastore(self, compute, datastore, needed):

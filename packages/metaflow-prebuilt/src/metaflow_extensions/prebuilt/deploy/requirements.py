@@ -19,6 +19,9 @@ DEFAULT_CUDA = "12.4"
 """Highest CUDA version that the drivers of a cluster are assumed to support, where nobody says: that of the oldest driver
 branch for data centers which its vendor still maintains for production (550)."""
 
+# Source: https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-arch
+_ARCHITECTURE_LABELS = ("kubernetes.io/arch", "beta.kubernetes.io/arch")
+
 
 def host_python() -> str:
     """Return this interpreter's X.Y, which steps get that ask for no version: artifacts are pickled."""
@@ -30,9 +33,21 @@ def wants_gpu(compute: Any) -> bool:
     return float(compute.attributes.get("gpu") or 0) > 0
 
 
+def target_platform(compute: Any) -> Platform:
+    """Return the platform of the machines that a compute decorator sends its step to.
+
+    A node selector of Kubernetes that names an architecture says it for sure; else it is what Metaflow's configuration has.
+    """
+    selector = compute.attributes.get("node_selector") or {}
+    for label in _ARCHITECTURE_LABELS:
+        if selector.get(label):
+            return Platform(os="linux", architecture=selector[label])
+    return Platform.parse(getattr(compute, "target_platform", None) or "linux-64")
+
+
 def image_requirements(asked: Asked, compute: Any, datastore_type: str, settings: Settings) -> Requirements:
     """Return the requirements of a step that runs where `compute` says; its base image is not known yet."""
-    goes_to = Platform.parse(getattr(compute, "target_platform", None) or "linux-64")
+    goes_to = target_platform(compute)
     cuda = settings.get("PREBUILT_CUDA_VERSION", DEFAULT_CUDA) if wants_gpu(compute) else None
     try:
         target = Target(platform=goes_to, cuda=cuda)
