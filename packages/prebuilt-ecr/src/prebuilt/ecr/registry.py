@@ -13,7 +13,7 @@ from prebuilt.ecr.api import ECRApi
 from prebuilt.ecr.authorization import AuthorizationSource
 from prebuilt.ecr.config import ECRConfig
 from prebuilt.ecr.hosts import registry_host
-from prebuilt.ecr.repositories import Repositories, RepositoryWithDocuments
+from prebuilt.ecr.repositories import Repositories
 from prebuilt.oci.amazon import is_ecr
 from prebuilt.oci.registry import RepositoryRegistry
 
@@ -70,7 +70,7 @@ class ECRRegistry(RepositoryRegistry):
 
     def documents(self) -> DocumentStore:
         """Return the documents, which are in a repository of their own: their tags move, and those of images may be immutable."""
-        from prebuilt.oci.documents import RepositoryDocuments
+        from prebuilt.oci.documents import RepositoryDocuments, RepositoryWithDocuments
 
         name = self._config.documents_repository
         return RepositoryWithDocuments(

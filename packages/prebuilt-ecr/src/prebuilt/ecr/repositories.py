@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from prebuilt.core.documents import DocumentStore
 from prebuilt.ecr.api import ECRApi
 
 
@@ -30,30 +28,3 @@ class Repositories:
             if not self.api.has_repository(name, account):
                 self.api.create_repository(name, account, holds_images=holds_images)
             self._there.add((account, name))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepositoryWithDocuments:
-    """Documents in a repository that is made when the first is written.
-
-    A repository that is not there has no documents.
-
-    Attributes:
-        documents: Those in the repository.
-        ensure: Returns when the repository is there.
-    """
-
-    documents: DocumentStore
-    ensure: Callable[[], None]
-
-    def get(self, name: str) -> bytes | None:
-        """Return the document; None if there is none."""
-        return self.documents.get(name)
-
-    def put(self, name: str, data: bytes) -> None:
-        """Keep the document."""
-        self.ensure()
-        self.documents.put(name, data)
-
-
-_: type[DocumentStore] = RepositoryWithDocuments

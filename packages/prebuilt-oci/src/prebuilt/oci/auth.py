@@ -178,6 +178,8 @@ class Authenticator:
         try:
             answer = self._fetch(call, authorization)
         except UnauthorizedError as error:
+            if self._login is not None and self._renew_login(self._login):
+                return self._fetch_token(challenge, scopes)
             raise UnauthorizedError(
                 error.tried,
                 at=error.at,

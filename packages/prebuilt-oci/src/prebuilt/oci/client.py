@@ -96,8 +96,8 @@ class RegistryRepository:
         A registry that does not say the digest, its length or its media type is asked for the manifest itself.
         """
         call = self._manifest_call("HEAD", reference)
-        answer = self._session.request(call)
-        if answer.status == _NOT_THERE:
+        answer = self._ask(call)
+        if answer is None:
             return None
         digest = answer.headers.get("Docker-Content-Digest", "")
         length = answer.headers.get("Content-Length", "")
@@ -111,8 +111,8 @@ class RegistryRepository:
     def get_manifest(self, reference: str) -> Manifest | None:
         """Return the manifest or index that a tag or digest names, or None if it is not there."""
         call = self._manifest_call("GET", reference)
-        answer = self._session.request(call)
-        if answer.status == _NOT_THERE:
+        answer = self._ask(call)
+        if answer is None:
             return None
         digest = _digest_of(answer.body)
         self._check_digest(call, reference, digest)
@@ -130,6 +130,16 @@ class RegistryRepository:
             )
         descriptor = Descriptor(media_type=media_type, digest=digest, size=len(answer.body))
         return Manifest(descriptor=descriptor, data=answer.body)
+
+    def _ask(self, call: Call) -> Answer | None:
+        """Return the answer; None where it is that nothing is there, also from a token service that has no such repository."""
+        try:
+            answer = self._session.request(call)
+        except RegistryError as error:
+            if error.status == _NOT_THERE and error.code == "NAME_UNKNOWN":
+                return None
+            raise
+        return None if answer.status == _NOT_THERE else answer
 
     def put_manifest(self, reference: str, media_type: str, data: bytes) -> Descriptor:
         """Store a manifest under a tag or its digest; its blobs must be there already.

@@ -6,13 +6,13 @@ import base64
 import binascii
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from prebuilt.core.canonical import canonical_json
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.documents import check_document_name
+from prebuilt.core.documents import DocumentStore, check_document_name
 from prebuilt.core.errors import DigestMismatchError, InvalidValueError
 from prebuilt.oci.image import descriptor_of, parse_json_object
 from prebuilt.oci.media_types import OCI_EMPTY, OCI_MANIFEST
@@ -69,6 +69,30 @@ class RepositoryDocuments:
         self.repository.put_manifest(tag, OCI_MANIFEST, _manifest(name, empty, document, data))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryWithDocuments:
+    """Documents in a repository that is made when the first is written.
+
+    A repository that is not there has no documents.
+
+    Attributes:
+        documents: Those in the repository.
+        ensure: Returns when the repository is there.
+    """
+
+    documents: DocumentStore
+    ensure: Callable[[], None]
+
+    def get(self, name: str) -> bytes | None:
+        """Return the document; None if there is none."""
+        return self.documents.get(name)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep the document."""
+        self.ensure()
+        self.documents.put(name, data)
+
+
 def _manifest(name: str, empty: Descriptor, document: Descriptor, data: bytes) -> bytes:
     layer = document.to_json() | {"annotations": {TITLE: name}}
     if document.size <= MAX_EMBEDDED_BYTES:
@@ -101,3 +125,6 @@ def _embedded(encoded: str, descriptor: Descriptor, place: str) -> bytes:
     if (actual, len(data)) != (descriptor.digest, descriptor.size):
         raise DigestMismatchError("read a document", at=place, expected=descriptor.digest, actual=actual)
     return data
+
+
+_: type[DocumentStore] = RepositoryWithDocuments

@@ -19,6 +19,7 @@ from prebuilt.core.errors import (
 from prebuilt.oci.amazon import iam_action, is_ecr
 from prebuilt.oci.config import CA_SETTING, INSECURE_SETTING
 from prebuilt.oci.docker_hub import PULL_LIMIT_REMEDY, PullLimit, denied_push_remedy, is_docker_hub, is_pull_limit
+from prebuilt.oci.google import is_google, refusal_remedy
 
 _MAX_MESSAGE_LENGTH = 500
 _OF_ACCOUNTS = frozenset({UnauthorizedError, ForbiddenError, RateLimitedError})
@@ -75,6 +76,11 @@ class Refusal:
             detail = first.get("detail")
             message = str(first.get("message") or (detail if isinstance(detail, str) else ""))
             return str(first.get("code") or ""), message[:_MAX_MESSAGE_LENGTH]
+        if isinstance(
+            data.get("error"), dict
+        ):  # Google's APIs: https://cloud.google.com/apis/design/errors#http_mapping
+            error = data["error"]
+            return str(error.get("status") or ""), str(error.get("message") or "")[:_MAX_MESSAGE_LENGTH]
         # Token services have a form of their own (RFC 6749, section 5.2), or Docker Hub's.
         message = data.get("error_description") or data.get("details") or data.get("message") or data.get("error") or ""
         return "", str(message)[:_MAX_MESSAGE_LENGTH]
@@ -94,18 +100,25 @@ class Refusal:
         code, message = self.first_error()
         if self.is_rate_limit:
             return self._rate_limited(code, message)
+        by_google = refusal_remedy(self.status, code, self.method, self.url) if is_google(_host(self.url)) else ""
         if self.status == http.HTTPStatus.UNAUTHORIZED:
-            return self._error(UnauthorizedError, code, message, _login_remedy(self.method, self.url))
+            return self._error(UnauthorizedError, code, message, by_google or _login_remedy(self.method, self.url))
         if self.status == http.HTTPStatus.FORBIDDEN:
-            return self._error(ForbiddenError, code, message, _permission_remedy(self.method, self.url))
-        return self._error(RegistryError, code, message, self._remedy(code))
+            return self._error(ForbiddenError, code, message, by_google or _permission_remedy(self.method, self.url))
+        return self._error(RegistryError, code, message, by_google or self._remedy(code))
 
     def _rate_limited(self, code: str, message: str) -> RegistryError:
         limit = PullLimit.parse(self.headers)
         if limit is not None:
             message = f"{message or _phrase(self.status)} [{limit}]"
-        is_hub = self.is_pull_limit or is_docker_hub(_host(self.url))
-        return self._error(RateLimitedError, code, message, PULL_LIMIT_REMEDY if is_hub else _RATE_LIMIT_REMEDY)
+        return self._error(RateLimitedError, code, message, self._rate_limit_remedy(code))
+
+    def _rate_limit_remedy(self, code: str) -> str:
+        host = _host(self.url)
+        if self.is_pull_limit or is_docker_hub(host):
+            return PULL_LIMIT_REMEDY
+        by_google = refusal_remedy(self.status, code, self.method, self.url) if is_google(host) else ""
+        return by_google or _RATE_LIMIT_REMEDY
 
     def _remedy(self, code: str) -> str:
         if self.status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
