@@ -1,0 +1,3 @@
+"""The version of prebuilt-gcr; read by hatchling at build time."""
+
+__version__ = "1.0.0"
