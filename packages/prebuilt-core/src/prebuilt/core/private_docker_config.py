@@ -66,16 +66,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _with_login(config: Mapping[str, Any], host: str, credentials: Credentials) -> dict[str, Any]:
-    key = _DOCKER_HUB_KEY if host in _DOCKER_HUB_HOSTS else host
+    key = login_key(host)
     # An empty helper has this registry's login read from the file, also where a store is set for all others.
     return {
         **config,
-        "auths": {**(config.get("auths") or {}), key: _entry(credentials)},
+        "auths": {**(config.get("auths") or {}), key: login_entry(credentials)},
         "credHelpers": {**(config.get("credHelpers") or {}), key: ""},
     }
 
 
-def _entry(credentials: Credentials) -> dict[str, str]:
+def login_key(host: str) -> str:
+    """Return what the login for `host` is filed under in ``auths``."""
+    return _DOCKER_HUB_KEY if host in _DOCKER_HUB_HOSTS else host
+
+
+def login_entry(credentials: Credentials) -> dict[str, str]:
+    """Return what ``auths`` holds for `credentials`."""
     if not credentials.username:
         return {"identitytoken": credentials.secret}
     pair = f"{credentials.username}:{credentials.secret}"
