@@ -1,0 +1,5 @@
+"""The builder ``kaniko`` of metaflow-prebuilt."""
+
+from prebuilt.kaniko.builder import KanikoBuildService
+
+__all__ = ["KanikoBuildService"]

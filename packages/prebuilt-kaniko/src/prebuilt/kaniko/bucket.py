@@ -1,0 +1,139 @@
+"""A bucket in which a context waits for its pod: Google Cloud Storage or S3. The SDKs are extras of this package."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from prebuilt.core.errors import BuildError, EngineError
+from prebuilt.kaniko.config import BUCKET_SETTING
+
+_DENIED = {401, 403}
+_ABSENT = 404
+
+
+class Bucket(Protocol):
+    """Where one context is put, and whence it is removed."""
+
+    def put(self, key: str, path: Path) -> str:
+        """Upload a file; return its URL as Kaniko's ``--context`` takes it."""
+
+    def delete(self, key: str) -> None:
+        """Remove what was put; nothing happens where it is not there."""
+
+
+def open_bucket(url: str) -> Bucket:
+    """Return the bucket of ``gs://bucket/folder`` or ``s3://bucket/folder``; nothing is asked of it yet.
+
+    Raises:
+        EngineError: Its SDK is not installed.
+    """
+    parts = urlsplit(url)
+    bucket, folder = parts.netloc, parts.path.strip("/")
+    return AmazonBucket(bucket, folder) if parts.scheme == "s3" else GoogleBucket(bucket, folder)
+
+
+class AmazonBucket:
+    """A bucket of S3, with boto3's credentials."""
+
+    def __init__(self, bucket: str, folder: str) -> None:
+        """Keep objects below `folder`."""
+        boto3 = _sdk("boto3", "s3")
+        self._bucket, self._folder = bucket, folder
+        # A session of its own: boto3's default one is not for several threads.
+        self._client: Any = boto3.session.Session().client("s3")
+
+    def put(self, key: str, path: Path) -> str:
+        """Upload in parts where the file is large."""
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        name = _joined(self._folder, key)
+        try:
+            self._client.upload_file(str(path), self._bucket, name)
+        except (Boto3Error, BotoCoreError, ClientError) as error:
+            raise self._failure("upload a build context", "s3:PutObject", error) from error
+        return f"s3://{self._bucket}/{name}"
+
+    def delete(self, key: str) -> None:
+        """Remove the object."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.delete_object(Bucket=self._bucket, Key=_joined(self._folder, key))
+        except (BotoCoreError, ClientError) as error:
+            raise self._failure("delete a build context", "s3:DeleteObject", error) from error
+
+    def _failure(self, tried: str, permission: str, error: Exception) -> BuildError:
+        # What uploads in parts wraps the answer into an error without one, but keeps its text.
+        cause = error if hasattr(error, "response") else error.__context__
+        code = str(getattr(cause, "response", {}).get("Error", {}).get("Code", ""))
+        status = _ABSENT if code == "NoSuchBucket" else 403 if code in {"AccessDenied", "403"} else None
+        return _failure(tried, f"s3://{self._bucket}", permission, status, error)
+
+
+class GoogleBucket:
+    """A bucket of Google Cloud Storage, with application default credentials."""
+
+    def __init__(self, bucket: str, folder: str) -> None:
+        """Keep objects below `folder`."""
+        self._storage = _sdk("google.cloud.storage", "gcs")
+        self._bucket, self._folder = bucket, folder
+
+    def put(self, key: str, path: Path) -> str:
+        """Upload; a cut connection is tried again."""
+        name = _joined(self._folder, key)
+        # A failed upload may have left its object: one more of the same bytes under this key does no harm.
+        self._do("upload a build context", "storage.objects.create", name, "upload_from_filename", str(path))
+        return f"gs://{self._bucket}/{name}"
+
+    def delete(self, key: str) -> None:
+        """Remove the object."""
+        from google.api_core.exceptions import NotFound
+
+        try:
+            self._do("delete a build context", "storage.objects.delete", _joined(self._folder, key), "delete")
+        except BuildError as error:
+            if not isinstance(error.__cause__, NotFound):
+                raise
+
+    def _do(self, tried: str, permission: str, name: str, method: str, *arguments: str) -> None:
+        import requests
+        from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
+
+        try:
+            client = self._storage.Client()
+            try:
+                getattr(client.bucket(self._bucket).blob(name), method)(*arguments)
+            finally:
+                client.close()
+        except (GoogleAPIError, GoogleAuthError, requests.RequestException, OSError) as error:
+            status = getattr(error, "code", None)
+            raise _failure(tried, f"gs://{self._bucket}", permission, status, error) from error
+
+
+def _joined(folder: str, key: str) -> str:
+    return f"{folder}/{key}" if folder else key
+
+
+def _sdk(module: str, extra: str) -> Any:  # noqa: ANN401 - a module
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise EngineError(
+            f"use {BUCKET_SETTING}",
+            reason=f"{module} is not installed",
+            remedy=f"pip install 'prebuilt-kaniko[{extra}]'",
+        ) from error
+
+
+def _failure(tried: str, at: str, permission: str, status: object, error: Exception) -> BuildError:
+    reason, remedy = str(error), "see whether this machine is logged in to that cloud"
+    if status == _ABSENT:
+        reason, remedy = "there is no such bucket", f"create it, or set {BUCKET_SETTING} to another one"
+    elif status in _DENIED:
+        reason, remedy = f"access is denied ({error})", f"grant {permission} on it to whoever deploys"
+    return BuildError(tried, at=at, reason=reason, remedy=remedy)

@@ -1,0 +1,194 @@
+"""The builder ``kaniko``: a Job of a Kubernetes cluster builds and pushes; this machine only says what."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
+from prebuilt.core.credentials import Credentials
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.errors import BuildError, PrebuiltError, RegistryError
+from prebuilt.core.progress import ImageProgress
+from prebuilt.core.settings import Settings
+
+if TYPE_CHECKING:
+    from prebuilt.kaniko.connection import Connection
+    from prebuilt.kaniko.run import KanikoRun
+
+
+class KanikoBuildService(DockerBuildService):
+    """Builds Dockerfiles with Kaniko, each in a Kubernetes Job of its own. Concurrent builds do not disturb each other."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Keep the settings; ask nothing."""
+        self._settings = settings or Settings.load()
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+
+    def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | None:
+        """Build and push `request`; return the descriptor of what was pushed, or None where that cannot be known.
+
+        Raises:
+            BuildError: It failed, or took too long; with what Kaniko said.
+            CancelledError: The request was cancelled.
+            EngineError: The cluster cannot be reached, or does not allow something.
+            FetchError: A package that has to travel in the context could not be downloaded.
+        """
+        request.check_registries("kaniko")
+        request.cancellation.check()
+        spec = request.spec
+        order = _Order(
+            reference=request.reference,
+            credentials=request.credentials,
+            pulled=(spec.base.repository,),
+            image_id=spec.full_id,
+            note=progress.note,
+            cancellation=request.cancellation,
+        )
+        run = self._run(order)
+        build = replace(run.build, platform=str(spec.base.platform), compression=spec.compression, is_ours=True)
+        with request.as_dockerfile("plain", progress) as rendered:
+            progress.state(f"building with Kaniko (Job {build.name} in {run.config.namespace})")
+            digest = replace(run, build=build).run(rendered.dockerfile, rendered.context, progress.output)
+        return _descriptor(request, digest, self._settings, progress) if digest is not None else None
+
+    def build_and_push(  # published signature
+        self,
+        dockerfile: str,
+        context_files: dict[str, Any],
+        image_tag: str,
+        push_credentials: dict[str, Any],
+        echo: Callable[..., None],
+        target_platform: str | None = None,
+    ) -> bool:
+        """Build `dockerfile` and push it as `image_tag`; return False if that failed.
+
+        What the cluster and Kaniko say goes to `echo` as it comes, and then, if it failed, why. Kaniko pushes with ``username`` and
+        ``password`` of `push_credentials`; without them, as the settings say.
+        """
+        from prebuilt.core.context_archive import published_context
+
+        secret = push_credentials.get("password")
+        login = Credentials(username=push_credentials.get("username") or "", secret=secret) if secret else None
+        image_id = hashlib.sha256(f"{image_tag}\n{dockerfile}".encode()).hexdigest()
+        try:
+            run = self._run(_Order(reference=image_tag, credentials=login, image_id=image_id, note=echo))
+            build = replace(run.build, platform=target_platform)
+            replace(run, build=build).run(dockerfile, published_context(context_files), echo)
+        except PrebuiltError as error:
+            echo(PrebuiltError.__str__(error))  # without the lines that were passed on already
+            return False
+        return True
+
+    def _run(self, order: _Order) -> KanikoRun:
+        """Return a run for `order`, which may be changed yet; nothing is asked of the cluster."""
+        from prebuilt.core.dockerfile import proxy_arguments
+        from prebuilt.kaniko.cluster import Cluster
+        from prebuilt.kaniko.config import BESIDE_IMAGES, KanikoConfig
+        from prebuilt.kaniko.job import KanikoBuild, new_name
+        from prebuilt.kaniko.logins import docker_config
+        from prebuilt.kaniko.run import KanikoRun
+        from prebuilt.oci.config import NetworkConfig
+        from prebuilt.oci.reference import is_layout, parse_reference, split_repository
+
+        config, network = KanikoConfig.from_settings(self._settings), NetworkConfig.from_settings(self._settings)
+        repository = parse_reference(order.reference).repository
+        if is_layout(repository):
+            raise BuildError(
+                "push with Kaniko",
+                at=order.reference,
+                reason="an image layout is no registry",
+                remedy="choose another METAFLOW_PREBUILT_IMAGE_REGISTRY, or set METAFLOW_PREBUILT_BUILD_SERVICE=native",
+            )
+        cache = repository if config.cache == BESIDE_IMAGES else config.cache
+        pulled = (*order.pulled, *([cache] if cache else []))
+        hosts = {split_repository(name)[0] for name in (repository, *pulled)}
+        sends = config.secret_name is None and config.credentials == "send"
+        return KanikoRun(
+            build=KanikoBuild(
+                name=new_name(order.image_id),
+                reference=order.reference,
+                image_id=order.image_id,
+                user=_user(self._settings),
+                insecure=tuple(sorted(host for host in hosts if network.base_url(host).startswith("http://"))),
+                cache=cache,
+                arguments=proxy_arguments(os.environ),
+            ),
+            config=config,
+            cluster=Cluster(
+                connection=self._connect(),
+                namespace=config.namespace,
+                cancellation=order.cancellation,
+                note=order.note,
+            ),
+            host=split_repository(repository)[0],
+            logins=docker_config(repository, order.credentials, pulled, self._settings) if sends else None,
+            note=order.note,
+            cancellation=order.cancellation,
+        )
+
+    def _connect(self) -> Connection:
+        """Return the connection that all builds share."""
+        from prebuilt.kaniko.connection import Connection
+
+        with self._lock:
+            if self._connection is None:
+                self._connection = Connection()
+            return self._connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What both forms of a build have in common."""
+
+    reference: str
+    credentials: Credentials | None
+    image_id: str
+    note: Callable[[str], None]
+    pulled: tuple[str, ...] = ()
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+
+def _descriptor(request: BuildRequest, digest: str, settings: Settings, progress: ImageProgress) -> Descriptor | None:
+    """Return what the registry has under the digest that Kaniko reported; None where this machine cannot ask it.
+
+    Raises:
+        BuildError: The registry has no such image.
+    """
+    from prebuilt.oci.open import open_repository
+    from prebuilt.oci.reference import parse_reference
+
+    repository = parse_reference(request.reference).repository
+    try:
+        found = open_repository(repository, request.credentials, settings=settings).resolve(digest)
+    except RegistryError as error:
+        progress.note(f"Kaniko pushed {digest}, which could not be checked: {error}")
+        return None
+    if found is None:
+        raise BuildError(
+            "check the image that Kaniko pushed",
+            at=request.reference,
+            reason=f"it reports {digest}, and the registry has no such image",
+            remedy="see that pods reach the same registry under that name as this machine",
+        )
+    return found
+
+
+def _user(settings: Settings) -> str:
+    """Return who builds, as Metaflow tells it."""
+    for name in ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER"):
+        if settings.environ.get(name):
+            return settings.environ[name]
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in many containers
+        return f"uid {os.getuid()}"
+
+
+_: type[DockerBuildService] = KanikoBuildService

@@ -1,0 +1,199 @@
+"""What a build asks of the cluster's API, one method for each verb; a server that is away for a while is waited for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from prebuilt.core.build_service import Cancellation
+from prebuilt.core.errors import EngineError
+from prebuilt.kaniko.config import NAMESPACE_SETTING
+from prebuilt.kaniko.connection import Connection
+
+Answer = TypeVar("Answer")
+Object = Mapping[str, Any]
+
+ROLE = "prebuilt-kaniko"
+"""The Role of docs/how-to/kaniko-role.yaml."""
+
+_TIMEOUT_S = (10.0, 30.0)
+_SILENCE_S = 60.0  # of a log that is followed: by then a connection may be dead, and is made anew
+_PATIENCE_S = 60.0  # with a server that has answered before
+_FIRST_PATIENCE_S = 10.0  # with one that never has: its address may be wrong
+_PAUSE_S = 1.0
+_UNAUTHORIZED, _FORBIDDEN, _ABSENT, _CONFLICT = 401, 403, 404, 409
+_PASSING = {429, 500, 502, 503, 504}
+
+
+@dataclass(slots=True, kw_only=True)
+class Cluster:
+    """One namespace of a cluster, for one build.
+
+    Attributes:
+        connection: To its API.
+        namespace: Where everything is made.
+        cancellation: Ends waiting for a server that is away.
+        note: Is told when it is.
+        patience_s: How long it is waited for.
+    """
+
+    connection: Connection
+    namespace: str
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    note: Callable[[str], None] = lambda _: None
+    patience_s: float = _PATIENCE_S
+    _has_answered: bool = field(default=False, init=False)
+
+    def create(self, resource: str, body: Object) -> Object:
+        """Create an object of ``jobs``, ``configmaps`` or ``secrets`` under a name that nobody else uses; return it."""
+
+        def call(api: Any) -> Any:  # noqa: ANN401 - the client library has no types
+            return getattr(_group(api, resource), f"create_namespaced_{_SINGULAR[resource]}")(
+                self.namespace, dict(body), _request_timeout=_TIMEOUT_S
+            )
+
+        made = self._ask("create", resource, call, absent={_CONFLICT})
+        # It is there: an answer was lost, and the call made again.
+        return made if made is not None else self._get(resource, str(body["metadata"]["name"]))
+
+    def find_job(self, name: str) -> Object | None:
+        """Return the Job, or None if there is none."""
+        return self._ask(
+            "get",
+            "jobs",
+            lambda api: _group(api, "jobs").read_namespaced_job(name, self.namespace, _request_timeout=_TIMEOUT_S),
+            absent={_ABSENT},
+        )
+
+    def delete_job(self, name: str) -> None:
+        """Delete the Job, with all that it owns; nothing happens where it is gone. No cancellation stops this."""
+        replace(self, cancellation=Cancellation(), patience_s=_FIRST_PATIENCE_S)._ask(
+            "delete",
+            "jobs",
+            lambda api: _group(api, "jobs").delete_namespaced_job(
+                name, self.namespace, propagation_policy="Background", _request_timeout=_TIMEOUT_S
+            ),
+            absent={_ABSENT},
+        )
+
+    def list_pods(self, selector: str) -> list[Object]:
+        """Return the pods with the labels of `selector`."""
+        return self._list("pods", label_selector=selector)
+
+    def list_events(self, uid: str) -> list[Object]:
+        """Return what happened to the object `uid`."""
+        return self._list("events", field_selector=f"involvedObject.uid={uid}")
+
+    def open_log(self, pod: str, container: str, since_s: int | None) -> Any:  # noqa: ANN401 - urllib3's response
+        """Return a stream of the log of a container, which goes on until that ends; lines begin with their times.
+
+        A failure is raised as the client library does: whoever reads a log has to go on after one anyway.
+        """
+        from kubernetes import client
+
+        since = {} if since_s is None else {"since_seconds": since_s}
+        return client.CoreV1Api(self.connection.client()).read_namespaced_pod_log(
+            pod,
+            self.namespace,
+            container=container,
+            follow=True,
+            timestamps=True,
+            _preload_content=False,
+            _request_timeout=(_TIMEOUT_S[0], _SILENCE_S),
+            **since,
+        )
+
+    def refusal(self, verb: str, resource: str, error: Any) -> EngineError:  # noqa: ANN401 - an ApiException
+        """Return the error for what the API answered; the verb and the resource are in it."""
+        said = _message(error)
+        reason, remedy = f"{error.status} {error.reason}: {said}".rstrip(": "), ""
+        if f'namespaces "{self.namespace}" not found' in said:
+            reason = "there is no such namespace"
+            remedy = f"create it, or set {NAMESPACE_SETTING} to another one"
+        elif error.status == _FORBIDDEN and "quota" not in said:
+            remedy = (
+                f"grant the verb {verb} on {resource} in the namespace {self.namespace}: "
+                f"the Role {ROLE} of the documentation has all that is needed"
+            )
+        elif error.status == _UNAUTHORIZED:
+            remedy = "log in to the cluster again: `kubectl auth whoami` says who you are"
+        return EngineError(f"{verb} {resource}", at=f"namespace {self.namespace}", reason=reason, remedy=remedy)
+
+    def _get(self, resource: str, name: str) -> Object:
+        found = self.find_job(name) if resource == "jobs" else {"metadata": {"name": name}}
+        if found is None:
+            raise EngineError(f"create {resource}", at=f"namespace {self.namespace}", reason=f"{name} is gone already")
+        return found
+
+    def _list(self, resource: str, **selector: str) -> list[Object]:
+        def call(api: Any) -> Any:  # noqa: ANN401 - as above
+            method = getattr(_group(api, resource), f"list_namespaced_{_SINGULAR[resource]}")
+            return method(self.namespace, _request_timeout=_TIMEOUT_S, **selector)
+
+        found = self._ask("list", resource, call)
+        return list((found or {}).get("items") or [])
+
+    def _ask(
+        self, verb: str, resource: str, call: Callable[[Any], Any], *, absent: set[int] | None = None
+    ) -> Object | None:
+        """Return what the API answers, or None for a status of `absent`."""
+        import urllib3
+        from kubernetes.client import ApiException
+
+        began_s, has_logged_in = time.monotonic(), False
+        while True:
+            self.cancellation.check()
+            api = self.connection.client()
+            try:
+                answer: Object = api.sanitize_for_serialization(call(api))
+            except ApiException as error:
+                if error.status in (absent or ()):
+                    self._has_answered = True
+                    return None
+                if error.status == _UNAUTHORIZED and not has_logged_in:
+                    has_logged_in = True
+                    self.connection.client(instead_of=api)
+                    continue
+                if error.status not in _PASSING:
+                    raise self.refusal(verb, resource, error) from error
+                self._wait(verb, resource, f"{error.status} {error.reason}", began_s, error)
+            except urllib3.exceptions.HTTPError as error:
+                self._wait(verb, resource, str(error), began_s, error)
+            else:
+                self._has_answered = True
+                return answer
+
+    def _wait(self, verb: str, resource: str, reason: str, began_s: float, error: Exception) -> None:
+        """Wait a little before a call is made again; raise where that was done for long enough."""
+        patience_s = self.patience_s if self._has_answered else min(self.patience_s, _FIRST_PATIENCE_S)
+        if time.monotonic() - began_s > patience_s:
+            raise EngineError(
+                f"{verb} {resource}",
+                at=str(self.connection.client().configuration.host),
+                reason=f"the cluster's API does not answer ({reason})",
+                remedy="see whether `kubectl version` reaches it",
+            ) from error
+        if time.monotonic() - began_s < _PAUSE_S:
+            self.note(f"the cluster's API does not answer ({reason}): trying again")
+        self.cancellation.wait(_PAUSE_S)
+
+
+_SINGULAR = {"jobs": "job", "pods": "pod", "events": "event", "secrets": "secret", "configmaps": "config_map"}
+
+
+def _group(api: Any, resource: str) -> Any:  # noqa: ANN401 - as above
+    from kubernetes import client
+
+    return client.BatchV1Api(api) if resource == "jobs" else client.CoreV1Api(api)
+
+
+def _message(error: Any) -> str:  # noqa: ANN401 - as above
+    """Return what the server said: the message of its Status."""
+    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.strip()

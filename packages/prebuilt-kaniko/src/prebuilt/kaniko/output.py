@@ -1,0 +1,38 @@
+"""What Kaniko and the cluster say: made readable as it comes; the last lines are kept for the error."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from prebuilt.core.build_service import KEPT_LINES
+from prebuilt.core.errors import redact
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class KanikoOutput:
+    """Lines of one build. Any thread may call it."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        """Pass readable lines on to `show`."""
+        self._show = show
+        self._lock = threading.Lock()
+        self._last: deque[str] = deque(maxlen=KEPT_LINES)
+
+    def __call__(self, line: str) -> None:
+        """Take one line."""
+        text = redact(_ESCAPE.sub("", line).rstrip())
+        if not text:
+            return
+        with self._lock:
+            self._last.append(text)
+            self._show(text)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The last lines, oldest first."""
+        with self._lock:
+            return tuple(self._last)

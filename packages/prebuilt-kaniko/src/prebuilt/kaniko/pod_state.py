@@ -1,0 +1,161 @@
+"""What the cluster says of a pod, reduced to what a build has to know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prebuilt.kaniko.config import IMAGE_SETTING, NAMESPACE_SETTING, SECRET_SETTING, SERVICE_ACCOUNT_SETTING
+from prebuilt.kaniko.job import CONTAINER
+
+_HOPELESS = {
+    "ImagePullBackOff": f"check {IMAGE_SETTING}, and that the nodes may pull it",
+    "ErrImageNeverPull": f"check {IMAGE_SETTING}: the pod template forbids to pull it",
+    "InvalidImageName": f"check {IMAGE_SETTING}",
+    "CreateContainerConfigError": "check the Secrets and ConfigMaps that the pod template names",
+    "CreateContainerError": "check the pod template",
+    "RunContainerError": "check the pod template",
+}
+"""Reasons for which a container waits that do not go away by themselves.
+
+Source: https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go and kuberuntime_container.go
+"""
+
+_REFUSALS = (
+    (re.compile(r"error looking up service account|serviceaccount .* not found"), f"create it, or set {SERVICE_ACCOUNT_SETTING}"),
+    (re.compile(r"exceeded quota|must specify"), f"ask for less, wait for others to end, or set {NAMESPACE_SETTING}"),
+    (re.compile(r"violates PodSecurity"), f"set {NAMESPACE_SETTING} to a namespace for privileged or baseline pods: Kaniko is root in its container"),
+    (re.compile(r"is forbidden|is invalid|admission webhook .* denied"), "ask whoever runs the cluster, or lay a pod template over the pod"),
+)  # fmt: skip
+"""Why the cluster makes no pod for a Job, and what can be done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How Kaniko's container ended.
+
+    Attributes:
+        exit_code: 0 if all went well.
+        reason: The cluster's word: ``Completed``, ``Error``, ``OOMKilled``.
+        message: What Kaniko wrote of itself: the digest.
+    """
+
+    exit_code: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Why a pod does not run, and will not.
+
+    Attributes:
+        reason: In the cluster's words.
+        remedy: What to do.
+    """
+
+    reason: str
+    remedy: str
+
+
+def ended(pod: Mapping[str, Any]) -> Ended | None:
+    """Return how Kaniko ended in this pod; None if it did not."""
+    found = _state(pod).get("terminated")
+    if not found:
+        return None
+    return Ended(
+        exit_code=int(found.get("exitCode", 0)),
+        reason=str(found.get("reason") or ""),
+        message=str(found.get("message") or ""),
+    )
+
+
+def has_started(pod: Mapping[str, Any]) -> bool:
+    """Return whether there is, or was, a log to read."""
+    return bool({"running", "terminated"} & _state(pod).keys())
+
+
+def obstacle(pod: Mapping[str, Any], pulled: str) -> Obstacle | None:
+    """Return what keeps the pod's containers from being started for good; None if nothing does.
+
+    Args:
+        pod: As the API gives it.
+        pulled: What was said last of pulling its image: the reason that is not repeated later.
+    """
+    for status in _statuses(pod):
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason", "")
+        if reason in _HOPELESS:
+            image = status.get("image", "")
+            said = (pulled if reason == "ImagePullBackOff" and pulled else waiting.get("message")) or ""
+            return Obstacle(reason=f"{reason} of {image}: {said}".rstrip(": "), remedy=_HOPELESS[reason])
+    return None
+
+
+def unschedulable(pod: Mapping[str, Any]) -> str | None:
+    """Return why no node takes the pod; None if one does."""
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return str(condition.get("message") or condition.get("reason") or "no reason given")
+    return None
+
+
+def refused(event: Mapping[str, Any]) -> Obstacle | None:
+    """Return why the cluster makes no pod for a Job, if that is what an event says and it will not change."""
+    if event.get("reason") != "FailedCreate":
+        return None
+    message = str(event.get("message") or "")
+    remedy = next((remedy for known_by, remedy in _REFUSALS if known_by.search(message)), None)
+    return Obstacle(reason=message, remedy=remedy) if remedy else None
+
+
+def unmountable(event: Mapping[str, Any], secret: str | None) -> Obstacle | None:
+    """Return what is wrong with the Secret of the settings, if that is what an event says."""
+    message = str(event.get("message") or "")
+    if event.get("reason") != "FailedMount" or secret is None:
+        return None
+    if f'secret "{secret}" not found' in message:
+        return Obstacle(
+            reason=f"there is no Secret {secret} in the namespace",
+            remedy=f"create it, or set {SECRET_SETTING} to another one",
+        )
+    if "non-existent secret key: .dockerconfigjson" in message:
+        return Obstacle(
+            reason=f"the Secret {secret} has no .dockerconfigjson: it is not of the type kubernetes.io/dockerconfigjson",
+            remedy="make one with `kubectl create secret docker-registry`",
+        )
+    return None
+
+
+def lost(pod: Mapping[str, Any]) -> str | None:
+    """Return why the pod failed as a whole, such as an eviction; None if it did not."""
+    status = pod.get("status") or {}
+    if status.get("phase") != "Failed":
+        return None
+    return f"{status.get('reason') or 'the pod failed'}: {status.get('message') or ''}".rstrip(": ")
+
+
+def newest(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the pod that was made last; None if there is none."""
+    return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp") or ""), default=None)
+
+
+def failed_job(job: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return reason and message of a Job that failed; None if it did not."""
+    for condition in (job.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "Failed" and condition.get("status") == "True":
+            return str(condition.get("reason") or ""), str(condition.get("message") or "")
+    return None
+
+
+def _state(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    found: Mapping[str, Any] = next((status for status in statuses if status.get("name") == CONTAINER), {})
+    return {name: state for name, state in (found.get("state") or {}).items() if state is not None}
+
+
+def _statuses(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]

@@ -1,0 +1,133 @@
+"""One build: its context goes to the cluster, its Job is made and watched, and nothing of it stays."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prebuilt.core.build_service import Cancellation
+from prebuilt.core.descriptor import check_digest
+from prebuilt.core.errors import BuildError, InvalidValueError, PrebuiltError
+from prebuilt.core.tree import Content
+from prebuilt.kaniko.cluster import Cluster
+from prebuilt.kaniko.config import BUCKET_SETTING, KanikoConfig
+from prebuilt.kaniko.context import MAX_IN_CLUSTER_BYTES, PackedContext, packed_context
+from prebuilt.kaniko.failure import find_cause
+from prebuilt.kaniko.job import KanikoBuild, context_map, job, secret
+from prebuilt.kaniko.output import KanikoOutput
+from prebuilt.kaniko.template import read_template
+from prebuilt.kaniko.watch import JobWatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KanikoRun:
+    """A build in a cluster.
+
+    Attributes:
+        build: What to build, and where to push it.
+        config: How.
+        cluster: Where.
+        host: The registry that is pushed to.
+        logins: A Docker configuration for the build; None where it needs none, or has a Secret.
+        note: Is told what the user should know, once.
+        cancellation: Stops it.
+    """
+
+    build: KanikoBuild
+    config: KanikoConfig
+    cluster: Cluster
+    host: str
+    logins: bytes | None = field(default=None, repr=False)
+    note: Callable[[str], None]
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+    def run(self, dockerfile: str, context: Mapping[str, Content], show: Callable[[str], None]) -> str | None:
+        """Build and push; return the digest that Kaniko reports, or None where it reports none.
+
+        Raises:
+            BuildError: It failed, took too long, or the context found no place.
+            CancelledError: It was cancelled.
+            EngineError: The cluster cannot be reached, or refuses.
+            SettingError: The pod template cannot be read.
+            StorageError: There is no space for the context.
+        """
+        output = KanikoOutput(show)
+        template = read_template(self.config.pod_template) if self.config.pod_template else None
+        with packed_context(dockerfile, context, self.cancellation.check) as packed, self._placed(packed) as url:
+            body = job(self.build, self.config, context=url, has_logins=self.logins is not None, template=template)
+            try:
+                with self._created(body) as made:
+                    if url is None:
+                        self.cluster.create("configmaps", context_map(self.build, packed.path.read_bytes(), made))
+                    logins = secret(self.build, self.logins, made)
+                    if logins is not None:
+                        self.cluster.create("secrets", logins)
+                    return self._finish(made, output)
+            except BuildError as error:
+                raise self._with_output(error, output) from error
+
+    def _finish(self, made: Mapping[str, Any], output: KanikoOutput) -> str | None:
+        end = JobWatch(
+            cluster=self.cluster,
+            build=self.build,
+            config=self.config,
+            output=output,
+            cancellation=self.cancellation,
+        ).wait(made)
+        if end.exit_code != 0:
+            reason, remedy = find_cause(end, output.lines, host=self.host, memory=self.config.memory)
+            raise self._failure(reason, remedy or "see what it said")
+        try:
+            return check_digest(end.message.strip())
+        except InvalidValueError:  # the pod template, or a flag, has it report elsewhere
+            return None
+
+    @contextlib.contextmanager
+    def _placed(self, packed: PackedContext) -> Iterator[str | None]:
+        """Give the URL of the context in a bucket, where it stays for as long as the body runs; None if it needs no bucket."""
+        if packed.fits_in_cluster:
+            yield None
+            return
+        if self.config.bucket is None:
+            raise self._failure(
+                f"the build context is {packed.size_bytes:,} bytes when packed, and without a bucket it may have "
+                f"{MAX_IN_CLUSTER_BYTES:,}",
+                f"set {BUCKET_SETTING} to gs://BUCKET or s3://BUCKET",
+            )
+        from prebuilt.kaniko.bucket import open_bucket
+
+        bucket = open_bucket(self.config.bucket)
+        # The same content may be built twice at once, and whoever ends first deletes its own.
+        key = f"metaflow-prebuilt/{packed.sha256}/{self.build.name}.tar.gz"
+        try:
+            yield bucket.put(key, packed.path)
+        finally:
+            self._clean_up(lambda: bucket.delete(key))
+
+    @contextlib.contextmanager
+    def _created(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Give the Job, which is there for as long as the body runs, with all that it owns."""
+        try:
+            yield self.cluster.create("jobs", body)
+        finally:  # also where creating it failed: the answer may have been lost
+            self._clean_up(lambda: self.cluster.delete_job(self.build.name))
+
+    def _clean_up(self, work: Callable[[], None]) -> None:
+        """Do `work`; a failure must not hide how the build ended."""
+        try:
+            work()
+        except PrebuiltError as error:
+            self.note(f"{error} (an ended Job is removed by the cluster after {self.config.keep_s} s)")
+
+    def _failure(self, reason: str, remedy: str) -> BuildError:
+        where = f"Job {self.build.name} in {self.config.namespace}"
+        return BuildError(
+            f"build an image with Kaniko ({where})", at=self.build.reference, reason=reason, remedy=remedy
+        )
+
+    def _with_output(self, error: BuildError, output: KanikoOutput) -> BuildError:
+        return BuildError(
+            error.tried, at=error.at, reason=error.reason, remedy=error.remedy, output=error.output or output.lines
+        )

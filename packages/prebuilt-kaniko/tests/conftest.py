@@ -1,0 +1,425 @@
+"""A Kubernetes API server in this process, over real HTTP, in which a test tells what happens to each Job."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+
+from prebuilt.core.build_service import BuildRequest
+from prebuilt.core.dockerfile import PROGRAM, BuildMaterials
+from prebuilt.core.lock import Lock, Wheel
+from prebuilt.core.plan import plan_layers
+from prebuilt.core.platforms import Platform
+from prebuilt.core.progress import ImageProgress
+from prebuilt.core.requirements import Requirements, Target
+from prebuilt.core.spec import BaseImage, BasePython, ImageSpec
+from prebuilt.core.tree import BytesContent
+
+DIGEST = "sha256:" + "d" * 64
+
+_PATH = re.compile(
+    r"/(?:api/v1|apis/batch/v1)/namespaces/(?P<namespace>[^/]+)/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
+)
+_VERBS = {"POST": "create", "DELETE": "delete"}
+
+Json = dict[str, Any]
+Story = Callable[["FakeCluster", Json], None]
+"""What happens to a Job that was made; runs in a thread of its own."""
+
+
+def _moment(at_s: float | None = None) -> str:
+    at_s = time.time() if at_s is None else at_s
+    return f"{datetime.fromtimestamp(at_s, timezone.utc):%Y-%m-%dT%H:%M:%S}.{int(at_s % 1 * 1e9):09}Z"
+
+
+@dataclass
+class Call:
+    """One request."""
+
+    verb: str
+    resource: str
+    name: str
+    body: Json
+    query: dict[str, str]
+
+
+@dataclass
+class FakeCluster:
+    """The state of the cluster, and what is to go wrong.
+
+    Attributes:
+        denied: Verbs that are forbidden: ``("create", "jobs")``.
+        away: While it is set, connections are closed without an answer.
+        cut_after: Lines of a log after which a stream is cut, once for each number.
+        story: What happens to Jobs.
+    """
+
+    denied: set[tuple[str, str]] = field(default_factory=set)
+    away: threading.Event = field(default_factory=threading.Event)
+    cut_after: list[int] = field(default_factory=list)
+    namespaces: set[str] = field(default_factory=lambda: {"default", "builds"})
+    calls: list[Call] = field(default_factory=list)
+    objects: dict[tuple[str, str], Json] = field(default_factory=dict)
+    logs: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+    story: Story | None = None
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    address: str = ""
+    _count: int = 0
+
+    # What a story tells
+
+    def add_pod(self, job: Json) -> str:
+        """Make the Job's pod; return its name."""
+        name = f"{job['metadata']['name']}-{self._next():05}"
+        template = job["spec"]["template"]
+        self.put(
+            "pods",
+            {
+                "metadata": {**template["metadata"], "name": name, "creationTimestamp": _moment()},
+                "spec": template["spec"],
+                "status": {"phase": "Pending"},
+            },
+        )
+        return name
+
+    def set_status(self, pod: str, state: Json, **status: Any) -> None:
+        """Give Kaniko's container a state, and the pod other parts of its status."""
+        with self.changed:
+            image = self.objects["pods", pod]["spec"]["containers"][0]["image"]
+            one = {"name": "kaniko", "state": state, "image": image, "imageID": "", "ready": False, "restartCount": 0}
+            self.objects["pods", pod]["status"] = {"containerStatuses": [one], **status}
+            self.changed.notify_all()
+
+    def run(self, pod: str) -> None:
+        """Start the container."""
+        self.set_status(pod, {"running": {"startedAt": _moment()}}, phase="Running")
+
+    def say(self, pod: str, *lines: str) -> None:
+        """Have the container write lines."""
+        with self.changed:
+            for line in lines:
+                self.logs.setdefault(pod, []).append((time.time(), line))
+            self.changed.notify_all()
+
+    def end(self, pod: str, exit_code: int = 0, message: str = DIGEST, reason: str = "") -> None:
+        """End the container."""
+        state = {"exitCode": exit_code, "message": message, "reason": reason or ("Error" if exit_code else "Completed")}
+        self.set_status(pod, {"terminated": state}, phase="Failed" if exit_code else "Succeeded")
+
+    def happen(self, owner: Json, reason: str, message: str) -> None:
+        """Add an event."""
+        name = f"event-{self._next()}"
+        uid = owner["metadata"]["uid"]
+        self.put(
+            "events",
+            {
+                "metadata": {"name": name},
+                "involvedObject": {"uid": uid},
+                "reason": reason,
+                "message": message,
+                "count": 1,
+            },
+        )
+
+    def pod(self, name: str) -> Json:
+        """Return a pod."""
+        return self.objects["pods", name]
+
+    def fail_job(self, job: Json, reason: str, message: str = "") -> None:
+        """Have the Job fail."""
+        with self.changed:
+            job["status"] = {"conditions": [{"type": "Failed", "status": "True", "reason": reason, "message": message}]}
+
+    # What a test looks at
+
+    def made(self, resource: str) -> list[Json]:
+        """What was created, in order."""
+        return [call.body for call in self.calls if (call.verb, call.resource) == ("create", resource)]
+
+    @property
+    def left(self) -> list[tuple[str, str]]:
+        """What is there beside events."""
+        return sorted(key for key in self.objects if key[0] != "events")
+
+    # The server
+
+    def put(self, resource: str, body: Json) -> Json:
+        """Keep an object."""
+        with self.changed:
+            body = {**body, "metadata": {**body["metadata"], "uid": f"uid-{self._next()}"}}
+            self.objects[resource, body["metadata"]["name"]] = body
+            self.changed.notify_all()
+            return body
+
+    def delete_job(self, name: str) -> None:
+        """Remove a Job with all that it owns, as the garbage collector does."""
+        with self.changed:
+            job = self.objects.pop(("jobs", name))
+            for key, body in list(self.objects.items()):
+                owners = {owner["uid"] for owner in body["metadata"].get("ownerReferences", [])}
+                label = body["metadata"].get("labels", {}).get("metaflow-prebuilt/build")
+                if job["metadata"]["uid"] in owners or (key[0] == "pods" and label == name):
+                    del self.objects[key]
+            self.changed.notify_all()
+
+    def _next(self) -> int:
+        with self.changed:
+            self._count += 1
+            return self._count
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
+        pass
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    do_POST = do_DELETE = do_GET  # noqa: N815 - names of the base class
+
+    def _answer(self) -> None:
+        cluster = self.server.cluster
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else {}
+        if cluster.away.is_set():
+            self.close_connection = True
+            return
+        url = urlsplit(self.path)
+        match = _PATH.fullmatch(url.path)
+        assert match is not None, url.path
+        resource = match["resource"] + (match["log"] or "")
+        name = match["name"] or body.get("metadata", {}).get("name", "")
+        verb = _VERBS.get(self.command) or ("get" if match["name"] else "list")
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        cluster.calls.append(Call(verb, resource, name, body, query))
+        if (verb, resource) in cluster.denied:
+            who = f'User "dev" cannot {verb} resource "{resource}" in API group "" in the namespace "{match["namespace"]}"'
+            self._status(403, "Forbidden", f"{resource} is forbidden: {who}")
+        elif verb == "create" and match["namespace"] not in cluster.namespaces:
+            self._status(404, "NotFound", f'namespaces "{match["namespace"]}" not found')
+        elif verb == "create":
+            self._create(resource, name, body)
+        elif verb == "list":
+            self._list(resource, query)
+        elif (match["resource"], name) not in cluster.objects:
+            self._status(404, "NotFound", f'{resource} "{name}" not found')
+        elif verb == "delete":
+            cluster.delete_job(name)
+            self._json(200, {"kind": "Status", "status": "Success"})
+        elif match["log"]:
+            self._log(name, query)
+        else:
+            self._json(200, cluster.objects[resource, name])
+
+    def _create(self, resource: str, name: str, body: Json) -> None:
+        cluster = self.server.cluster
+        if (resource, name) in cluster.objects:
+            self._status(409, "AlreadyExists", f'{resource} "{name}" already exists')
+            return
+        made = cluster.put(resource, body)
+        self._json(201, made)
+        if resource == "jobs" and cluster.story is not None:
+            threading.Thread(target=cluster.story, args=(cluster, made), daemon=True).start()
+
+    def _list(self, resource: str, query: Mapping[str, str]) -> None:
+        items = [body for key, body in sorted(self.server.cluster.objects.items()) if key[0] == resource]
+        if "labelSelector" in query:
+            key, _, value = query["labelSelector"].partition("=")
+            items = [item for item in items if item["metadata"].get("labels", {}).get(key) == value]
+        if "fieldSelector" in query:
+            uid = query["fieldSelector"].removeprefix("involvedObject.uid=")
+            items = [item for item in items if item["involvedObject"]["uid"] == uid]
+        self._json(200, {"kind": "List", "items": items})
+
+    def _log(self, pod: str, query: Mapping[str, str]) -> None:
+        cluster = self.server.cluster
+        since_s = time.time() - int(query["sinceSeconds"]) if "sinceSeconds" in query else 0.0
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        sent, lines = 0, 0
+        while True:
+            with cluster.changed:
+                log = cluster.logs.get(pod, [])
+                is_over = ("pods", pod) not in cluster.objects or "terminated" in str(cluster.pod(pod)["status"])
+                if sent == len(log) and not is_over:
+                    cluster.changed.wait(0.5)
+                    log = cluster.logs.get(pod, [])
+                    is_over = False
+            for at_s, line in log[sent:]:
+                sent += 1
+                if at_s < since_s:
+                    continue
+                if cluster.away.is_set() or lines in cluster.cut_after:
+                    if lines in cluster.cut_after:
+                        cluster.cut_after.remove(lines)
+                    self._chunk(f"{_moment(at_s)} {line}"[:35].encode())  # in the middle of a line
+                    self.close_connection = True
+                    return
+                self._chunk(f"{_moment(at_s)} {line}\n".encode())
+                lines += 1
+            if is_over and sent == len(log):
+                self._chunk(b"")
+                return
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+    def _status(self, code: int, reason: str, message: str) -> None:
+        self._json(code, {"kind": "Status", "status": "Failure", "reason": reason, "message": message, "code": code})
+
+    def _json(self, code: int, body: Json) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.cluster = cluster
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients go away, and tests look at what they get."""
+
+
+def works(*lines: str) -> Story:
+    """Return the story of a build that succeeds, and says `lines`."""
+
+    def story(cluster: FakeCluster, job: Json) -> None:
+        pod = cluster.add_pod(job)
+        cluster.happen(cluster.pod(pod), "Scheduled", f"Successfully assigned {pod} to node")
+        cluster.run(pod)
+        cluster.say(pod, *lines)
+        cluster.end(pod)
+
+    return story
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCluster]:
+    """A cluster in which builds succeed, and the kubeconfig of a user who may do everything."""
+    fake = FakeCluster(story=works("INFO[0000] Retrieving image manifest", "INFO[0009] Pushed"))
+    server = _Server(fake)
+    fake.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "fake", "cluster": {"server": fake.address}}],
+        "users": [{"name": "dev", "user": {"token": "made-up"}}],
+        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "dev"}}],
+        "current-context": "fake",
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("METAFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "scratch").mkdir()
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def tells() -> Callable[..., Story]:
+    """Return :func:`works`, since test files import nothing of each other."""
+    return works
+
+
+class Materials:
+    """What a build stage needs, as far as a fake needs it."""
+
+    def __init__(self, size_bytes: int = 0) -> None:
+        """Have `size_bytes` in the context that do not compress."""
+        self._size_bytes = size_bytes
+
+    @contextlib.contextmanager
+    def gather(
+        self, spec: ImageSpec, progress: ImageProgress, *, check: Callable[[], None]
+    ) -> Iterator[BuildMaterials]:
+        """Give a program that is none."""
+        import random
+
+        noise = random.Random(1).randbytes(self._size_bytes)  # noqa: S311 - it must not compress
+        yield BuildMaterials(files={PROGRAM: BytesContent(b"program" + noise)})
+
+
+@pytest.fixture
+def make_request() -> Callable[..., BuildRequest]:
+    """Return what makes requests, with other fields of the request or the spec."""
+
+    def make(
+        platform: str = "linux/amd64", spec: Mapping[str, Any] | None = None, size_bytes: int = 0, **changes: Any
+    ) -> BuildRequest:
+        base = BaseImage(
+            reference="python:3.11-slim",
+            repository="docker.io/library/python",
+            digest="sha256:" + "1" * 64,
+            platform=Platform.parse(platform),
+            layer_count=1,
+            glibc="2.36",
+            python=BasePython(path="/usr/local/bin/python3", version="3.11.7"),
+            index_digest="sha256:" + "2" * 64,
+        )
+        asked = Requirements(python="3.11.7", target=Target(platform=base.platform), pypi={"one": ""}).on(base)
+        wheel = Wheel(
+            name="one",
+            version="1.0",
+            filename="one-1.0-py3-none-any.whl",
+            url="https://index.example/one-1.0-py3-none-any.whl",
+            sha256="3" * 64,
+            size_bytes=1000,
+            role="user",
+        )
+        lock = Lock(
+            req_id=asked.req_id,
+            target=asked.target,
+            python_version="3.11.7",
+            python_source="base",
+            packages=(wheel,),
+            resolved_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
+            resolver="this test",
+        )
+        made = replace(ImageSpec(lock=lock, base=base), **(spec or {}))
+        request = BuildRequest(
+            spec=made,
+            plan=plan_layers(made),
+            reference="registry.example/team/image:tag",
+            materials=Materials(size_bytes),
+        )
+        return replace(request, **changes)
+
+    return make
