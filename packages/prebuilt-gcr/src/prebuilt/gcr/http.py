@@ -70,4 +70,5 @@ class HTTPRequests(transport.Request):
             shared = shared_client(httpx2.URL(url), self._network)
             return shared.request(method, url, content=body, headers=headers, timeout=timeout_s)
         with httpx2.Client(trust_env=False) as client:  # metadata servers are on the machine's own network: no proxy
-            return client.request(method, url, content=body, headers=headers, timeout=timeout_s)
+            answer: httpx2.Response = client.request(method, url, content=body, headers=headers, timeout=timeout_s)
+            return answer

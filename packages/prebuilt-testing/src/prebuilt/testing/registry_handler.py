@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _ROUTES = (
     (re.compile(r"/v2/"), "root"),
-    (re.compile(r"/token"), "token"),
+    (re.compile(r"(?:/v2)?/token"), "token"),
     (re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)"), "manifest"),
     (re.compile(r"/v2/(?P<name>.+)/blobs/uploads/"), "uploads"),
     (re.compile(r"/v2/(?P<name>.+)/blobs/uploads/(?P<upload>[^/]+)"), "upload"),
@@ -110,7 +110,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
                 self.registry.store.upload(upload).extend(piece)
 
     def _check_access(self, name: str = "", **_: str) -> None:
-        if self.path.startswith("/token"):
+        if self.path.partition("?")[0].endswith("/token"):
             return
         auth = self.registry.auth
         action = "pull" if self.command in _READING and "/uploads/" not in self.path else "push"
@@ -120,7 +120,9 @@ class RegistryHandler(BaseHTTPRequestHandler):
             if not auth.allows(authorization, repository, needed):
                 if authorization and auth.refuses_with != 401:  # noqa: PLR2004 - Unauthorized
                     raise RefusedError(auth.refuses_with, "DENIED", "Your authorization token has expired.")
-                headers = {"WWW-Authenticate": auth.challenge(self.registry.base_url, repository, needed)}
+                scheme = self.registry.base_url.partition("://")[0]
+                host = self.headers.get("Host", self.registry.host)  # a proxy may lead here by other names
+                headers = {"WWW-Authenticate": auth.challenge(f"{scheme}://{host}", repository, needed)}
                 raise RefusedError(401, "UNAUTHORIZED", "authentication required", headers)
         if name and not self.registry.has_repository(name):
             raise RefusedError(404, "NAME_UNKNOWN", f"The repository with name '{name}' does not exist in the registry")

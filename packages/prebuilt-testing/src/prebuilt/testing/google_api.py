@@ -1,0 +1,233 @@
+"""Google's APIs on loopback, as far as a registry client needs them: tokens for everybody, and repositories of Artifact Registry."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+PROJECT, LOCATION = "acme-ml", "europe-west1"
+ROBOT = f"robot@{PROJECT}.iam.gserviceaccount.com"
+DEPLOYER = f"deployer@{PROJECT}.iam.gserviceaccount.com"
+_JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_REPOSITORY = re.compile(r"/v1/(projects/[^/]+/locations/[^/]+/repositories)(?:/([^/]+))?")
+_AUDIENCE = "https://oauth2.googleapis.com/token"  # wherever the request is sent to
+_FLAVOR = {"Metadata-Flavor": "Google"}
+
+
+@dataclass(kw_only=True)
+class GoogleApi:
+    """What Google knows, and what it was asked.
+
+    Attributes:
+        key: Public key of the service account :data:`ROBOT`, PEM.
+        tokens: Those that are good.
+        refresh_tokens: Of users who are logged in.
+        repositories: By their resource names.
+        denied: Permissions that nobody has.
+        lifetime_s: How long a token is said to be good for. Nothing ends by itself.
+        takes: How often an operation is looked at before it has ended.
+        operation_error: What it ends with, if not well.
+        asked: ``METHOD path`` of each request, in order.
+        quota_projects: Whom requests to Artifact Registry were counted for.
+        refusals: Status and body of the next answers of Artifact Registry.
+    """
+
+    key: bytes = b""
+    tokens: set[str] = field(default_factory=set)
+    refresh_tokens: set[str] = field(default_factory=set)
+    repositories: set[str] = field(default_factory=set)
+    denied: set[str] = field(default_factory=set)
+    lifetime_s: int = 3600
+    takes: int = 0
+    operation_error: Mapping[str, Any] | None = None
+    asked: list[str] = field(default_factory=list)
+    quota_projects: list[str] = field(default_factory=list)
+    refusals: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
+    url: str = ""
+
+    def hand_out(self) -> str:
+        """Return a new token."""
+        token = f"ya29.{secrets.token_hex(32)}"
+        self.tokens.add(token)
+        return token
+
+    def count(self, path: str) -> int:
+        """Return how many requests came whose line matches the regular expression `path`."""
+        return sum(re.search(path, line) is not None for line in self.asked)
+
+    @contextmanager
+    def serving(self) -> Iterator[GoogleApi]:
+        """Serve on a free port of 127.0.0.1."""
+        handler = type("Handler", (_Handler,), {"api": self})
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            server.daemon_threads = True
+            server.block_on_close = False
+            thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+            thread.start()
+            self.url = f"http://127.0.0.1:{server.server_port}"
+            try:
+                yield self
+            finally:
+                server.shutdown()
+                thread.join()
+
+    # Tokens. Source: RFC 6749 and RFC 7523, and https://cloud.google.com/iam/docs/reference for the rest.
+
+    def token(self, form: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+        """Answer oauth2.googleapis.com/token."""
+        if form.get("grant_type") == _JWT_GRANT:
+            refusal = self._check_jwt(form.get("assertion", ""))
+            if refusal:
+                return 400, {"error": "invalid_grant", "error_description": refusal}
+        elif form.get("refresh_token") not in self.refresh_tokens:
+            return 400, {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
+        return 200, {"access_token": self.hand_out(), "expires_in": self.lifetime_s, "token_type": "Bearer"}
+
+    def exchange(self, form: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+        """Answer sts.googleapis.com/v1/token: the token of another cloud for one of Google's."""
+        if form.get("subject_token") != "a token of another cloud":
+            return 400, {"error": "invalid_grant", "error_description": "The given credential is rejected."}
+        kind = "urn:ietf:params:oauth:token-type:access_token"
+        answer = {"access_token": self.hand_out(), "expires_in": self.lifetime_s, "token_type": "Bearer"}
+        return 200, {**answer, "issued_token_type": kind}
+
+    def impersonate(self) -> tuple[int, dict[str, Any]]:
+        """Answer iamcredentials.googleapis.com, generateAccessToken."""
+        permission = "iam.serviceAccounts.getAccessToken"
+        if permission in self.denied:
+            return _denied(permission, f"projects/-/serviceAccounts/{DEPLOYER}")
+        ends_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + self.lifetime_s))
+        return 200, {"accessToken": self.hand_out(), "expireTime": ends_at}
+
+    def metadata(self, path: str) -> tuple[int, Any]:
+        """Answer the metadata server of a machine that has a service account."""
+        answers: dict[str, Any] = {
+            "/": "computeMetadata/",
+            "/computeMetadata/v1/project/project-id": PROJECT,
+            "/computeMetadata/v1/universe/universe-domain": "googleapis.com",
+            "/computeMetadata/v1/instance/service-accounts/default/": {"email": ROBOT, "scopes": [], "aliases": []},
+        }
+        if path.endswith("/token"):
+            return 200, {"access_token": self.hand_out(), "expires_in": self.lifetime_s, "token_type": "Bearer"}
+        return (200, answers[path]) if path in answers else (404, "not found")
+
+    def _check_jwt(self, assertion: str) -> str:
+        """Return what is wrong with a service account's signed request; empty if nothing is."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+        signed, _, signature = assertion.rpartition(".")
+        public = serialization.load_pem_public_key(self.key)
+        assert isinstance(public, rsa.RSAPublicKey)
+        try:
+            public.verify(_decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        except InvalidSignature:
+            return "Invalid JWT Signature."
+        claims = json.loads(_decoded(signed.partition(".")[2]))
+        if not claims["iat"] - 60 <= time.time() <= claims["exp"]:
+            return "Invalid JWT: Token must be a short-lived token. Check your iat and exp values in the JWT claim."
+        is_right = (claims["iss"], claims["aud"]) == (ROBOT, _AUDIENCE)
+        return "" if is_right and "cloud-platform" in claims["scope"] else "Invalid JWT: wrong claims."
+
+    # Artifact Registry.
+
+    def artifact_registry(self, method: str, parent: str, name: str, created: str) -> tuple[int, Mapping[str, Any]]:
+        """Answer for a repository, or for one to be made."""
+        if self.refusals:
+            return self.refusals.pop(0)
+        verb, resource = ("create", f"{parent}/{created}") if method == "POST" else ("get", f"{parent}/{name}")
+        permission = f"artifactregistry.repositories.{verb}"
+        if permission in self.denied:
+            return _denied(permission, resource)
+        if method == "GET":
+            there = resource in self.repositories
+            return (200, {"name": resource}) if there else _error(404, "NOT_FOUND", "Requested entity was not found.")
+        if resource in self.repositories:
+            return _error(409, "ALREADY_EXISTS", "the repository already exists")
+        self._made = resource
+        return 200, self.operation()
+
+    def operation(self) -> dict[str, Any]:
+        """Return how far the making of a repository has got."""
+        name = f"projects/{PROJECT}/locations/{LOCATION}/operations/1"
+        if self.takes > 0:
+            self.takes -= 1
+            return {"name": name}
+        if self.operation_error is not None:
+            return {"name": name, "done": True, "error": self.operation_error}
+        self.repositories.add(self._made)
+        return {"name": name, "done": True, "response": {"name": self._made}}
+
+    _made: str = field(default="", init=False)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    api: GoogleApi
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the standard library
+        """Write nothing."""
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        parts = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        self.api.asked.append(f"{self.command} {parts.path}")
+        status, answer = self._answer(parts.path, {k: v[0] for k, v in parse_qs(parts.query).items()}, body)
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        self.send_response(status)
+        kind = "application/text" if isinstance(answer, str) else "application/json"
+        for name, value in {**_FLAVOR, "Content-Type": kind, "Content-Length": str(len(text.encode()))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def _answer(self, path: str, query: Mapping[str, str], body: str) -> tuple[int, Any]:
+        if path in {"/token", "/sts"}:
+            form = {name: values[0] for name, values in parse_qs(body).items()}
+            return self.api.token(form) if path == "/token" else self.api.exchange(form)
+        if self.command == "GET" and (path == "/" or path.startswith("/computeMetadata/")):
+            return self.api.metadata(path)
+        if (self.headers.get("Authorization") or "").removeprefix("Bearer ") not in self.api.tokens:
+            return _error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+        if path.endswith(":generateAccessToken"):
+            return self.api.impersonate()
+        return self._artifact_registry(path, query)
+
+    def _artifact_registry(self, path: str, query: Mapping[str, str]) -> tuple[int, Any]:
+        self.api.quota_projects.append(self.headers.get("X-Goog-User-Project", ""))
+        if "/operations/" in path:
+            return 200, self.api.operation()
+        found = _REPOSITORY.fullmatch(path)
+        if found is None:
+            return _error(404, "NOT_FOUND", f"nothing is at {path}")
+        return self.api.artifact_registry(self.command, found[1], found[2] or "", query.get("repositoryId", ""))
+
+
+def _error(status: int, code: str, message: str) -> tuple[int, Mapping[str, Any]]:
+    return status, {"error": {"code": status, "status": code, "message": message}}
+
+
+def _denied(permission: str, resource: str) -> tuple[int, Any]:
+    message = f"Permission '{permission}' denied on resource '//{resource}' (or it may not exist)."
+    return _error(403, "PERMISSION_DENIED", message)
+
+
+def _decoded(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
