@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -90,6 +95,97 @@ def cloud(running_amazon: AmazonECR, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @dataclass
+class Gate:
+    """Stands before moto, and does to some requests what networks and clouds do.
+
+    Attributes:
+        url: For ``AWS_ENDPOINT_URL``.
+        api_url: Of moto.
+        faults: By the name of an operation: what comes of its next requests, one after another: an error's code, or ``cut`` for a
+            connection that ends without an answer.
+        asked: The operations that came, in order.
+    """
+
+    url: str
+    api_url: str
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def breaks(self, operation: str, fault: str, times: int = 1) -> None:
+        """Have the next requests fail."""
+        self.faults[operation] = [fault] * times
+
+
+class _GateHandler(BaseHTTPRequestHandler):
+    gate: Gate
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+    def _take(self) -> None:
+        operation = self._operation()
+        self.gate.asked.append(operation)
+        faults = self.gate.faults.get(operation)
+        fault = faults.pop(0) if faults else ""
+        if fault == "cut":
+            self.close_connection = True
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        status, headers, answer = self._refused(fault) if fault else self._passed(body)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_PUT = do_POST = do_DELETE = _take  # noqa: N815 - the names in the standard library
+
+    def _operation(self) -> str:
+        target = self.headers.get("X-Amz-Target")
+        if target:
+            return target.rpartition(".")[2]
+        query = urlsplit(self.path).query
+        in_parts = {"PUT": "UploadPart", "DELETE": "AbortMultipartUpload", "POST": "CompleteMultipartUpload"}
+        if "uploadId" in query:
+            return in_parts[self.command]
+        whole = {"PUT": "PutObject", "DELETE": "DeleteObject", "POST": "CreateMultipartUpload", "GET": "GetObject"}
+        return whole[self.command]
+
+    def _refused(self, code: str) -> tuple[int, dict[str, str], bytes]:
+        status = 503 if code in {"SlowDown", "InternalFailure"} else 400
+        if self.headers.get("X-Amz-Target"):
+            return status, {}, json.dumps({"__type": code, "message": "as the test wants it"}).encode()
+        return status, {}, f"<Error><Code>{code}</Code><Message>as the test wants it</Message></Error>".encode()
+
+    def _passed(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        address = urlsplit(self.gate.api_url)
+        with contextlib.closing(HTTPConnection(address.hostname or "", address.port)) as connection:
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            kept = {"etag", "content-type", "location", "x-amzn-requestid"}
+            headers = {name: value for name, value in answer.getheaders() if name.lower() in kept}
+            return answer.status, headers, answer.read()
+
+
+@pytest.fixture
+def gate(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A gate before the cloud, which lets everything pass until it is told otherwise. Waits between attempts are short."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _GateHandler) as server:
+        gate = Gate(url=f"http://127.0.0.1:{server.server_port}", api_url=cloud.amazon.api_url)
+        server.RequestHandlerClass = type("Handler", (_GateHandler,), {"gate": gate})
+        server.daemon_threads, server.block_on_close = True, False
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", gate.url)
+        yield gate
+        server.shutdown()
+        thread.join()
+
+
+@dataclass
 class Heard:
     """Progress that remembers what it was told."""
 
@@ -99,28 +195,31 @@ class Heard:
     everything: list[str] = field(default_factory=list)
 
     def state(self, text: str) -> None:
+        """Take it."""
         self.states.append(text)
         self.everything.append(text)
 
     def note(self, text: str) -> None:
+        """Take it."""
         self.notes.append(text)
         self.everything.append(text)
 
     def output(self, line: str) -> None:
+        """Take it."""
         self.lines.append(line)
         self.everything.append(line)
 
     def add_total(self, size_bytes: int) -> None:
-        pass
+        """Take no notice."""
 
     def advance(self, size_bytes: int) -> None:
-        pass
+        """Take no notice."""
 
     def done(self, text: str) -> None:
-        pass
+        """Take no notice."""
 
     def failed(self, text: str) -> None:
-        pass
+        """Take no notice."""
 
 
 _: type[ImageProgress] = Heard

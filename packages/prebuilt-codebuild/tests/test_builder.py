@@ -73,10 +73,8 @@ def test_the_link_comes_first_then_the_log(cloud: Any, heard: Any, make_request:
     """The first that users see of a build is where to look at it; phases are named, and the log's lines follow."""
     CodeBuildService().build(make_request(), heard)
     build_id = cloud.build.data["id"]
-    assert heard.notes == [
-        f"CodeBuild: https://{REGION}.console.aws.amazon.com/codesuite/codebuild/123456789012/projects/{PROJECT}"
-        f"/build/{build_id.replace(':', '%3A')}/log?region={REGION}"
-    ]
+    page = f"codesuite/codebuild/123456789012/projects/{PROJECT}/build/{build_id.replace(':', '%3A')}/log"
+    assert heard.notes == [f"CodeBuild: https://{REGION}.console.aws.amazon.com/{page}?region={REGION}"]
     assert heard.lines == ["[Container] Entering phase BUILD", "pushed it"]
     assert heard.everything.index(heard.notes[0]) < heard.everything.index("pushed it")
 

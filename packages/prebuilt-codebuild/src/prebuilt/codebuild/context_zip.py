@@ -13,7 +13,8 @@ from prebuilt.core.errors import StorageError
 from prebuilt.core.tree import Content, check_tree_path
 
 _CHUNK_BYTES = 1 << 20
-_LIMIT = 0xFFFFFFFF  # what 32 bits hold; above, ZIP64's fields say it
+_LIMIT = 0xFFFFFFFF  # what 32 bits hold
+_SEE_ZIP64 = 0xFFFFFFFF  # stands where a number is, which then is among ZIP64's fields
 _MAX_ENTRIES = 0xFFFF
 _VERSION, _VERSION_ZIP64, _UNIX = 20, 45, 3
 _UTF8_NAMES = 0x800
@@ -105,7 +106,7 @@ def _local_header(entry: _Entry) -> bytes:
     name, size = entry.name.encode(), entry.size_bytes
     extra = struct.pack("<HHQQ", 1, 16, size, size) if size >= _LIMIT else b""
     version = _VERSION_ZIP64 if extra else _VERSION
-    held = min(size, _LIMIT)
+    held = _in_32_bits(size)
     fields = (version, _UTF8_NAMES, zipfile.ZIP_STORED, _TIME, _DATE, entry.crc, held, held, len(name), len(extra))
     return struct.pack("<4s5H3L2H", b"PK\3\4", *fields) + name + extra
 
@@ -115,12 +116,16 @@ def _directory_record(entry: _Entry, offset: int) -> bytes:
     wide = [*([size, size] if size >= _LIMIT else []), *([offset] if offset >= _LIMIT else [])]
     extra = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
     version = _VERSION_ZIP64 if wide else _VERSION
-    held = min(size, _LIMIT)
+    held = _in_32_bits(size)
     times = (zipfile.ZIP_STORED, _TIME, _DATE)
     sizes = (entry.crc, held, held, len(name), len(extra))
-    place = (0, 0, 0, _MODE, min(offset, _LIMIT))  # no comment, first disk, binary
+    place = (0, 0, 0, _MODE, _in_32_bits(offset))  # no comment, first disk, binary
     made_by = (_UNIX << 8) | version
     return struct.pack("<4s6H3L5H2L", b"PK\1\2", made_by, version, _UTF8_NAMES, *times, *sizes, *place) + name + extra
+
+
+def _in_32_bits(number: int) -> int:
+    return number if number < _LIMIT else _SEE_ZIP64
 
 
 def _end(count: int, size: int, offset: int) -> bytes:
@@ -130,4 +135,4 @@ def _end(count: int, size: int, offset: int) -> bytes:
         wide = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, *version, 0, 0, count, count, size, offset)
         wide += struct.pack("<4sLQL", b"PK\6\7", 0, offset + size, 1)
     held = min(count, _MAX_ENTRIES)
-    return wide + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, held, held, min(size, _LIMIT), min(offset, _LIMIT), 0)
+    return wide + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, held, held, _in_32_bits(size), _in_32_bits(offset), 0)

@@ -12,7 +12,8 @@ from prebuilt.codebuild.state import LogPlace
 
 _LOG = logging.getLogger(__name__)
 _PAGES = 20  # of one look: some 20 MB, so that a torrent of lines does not keep us from looking at the build
-_SETTLING_S = 6.0  # how long CloudWatch may take to show what was written last
+_SETTLING_S = 4.0  # how long CloudWatch may take to show what was written last
+_LONGEST_S = 30.0  # for the rest of a log that does not end
 _LOOK_S = 1.0
 
 
@@ -39,11 +40,13 @@ class BuildLog:
 
     def finish(self, place: LogPlace | None, *, wait: bool) -> None:
         """Show the rest of a build that has ended; `wait` for what CloudWatch does not show yet."""
-        deadline_s = time.monotonic() + (_SETTLING_S if wait else 0.0)
-        quiet = 0
-        while not self._is_given_up and quiet < 2:  # noqa: PLR2004 - twice nothing new is the end
-            quiet = 0 if self.look(place) else quiet + 1
-            if time.monotonic() >= deadline_s:
+        settling_s = _SETTLING_S if wait else 0.0
+        latest_s = time.monotonic() + _LONGEST_S
+        quiet_since_s = time.monotonic()
+        while not self._is_given_up:
+            if self.look(place):
+                quiet_since_s = time.monotonic()
+            if time.monotonic() >= min(quiet_since_s + settling_s, latest_s):
                 break
             time.sleep(_LOOK_S)
         if not self._is_found and not self._is_given_up:

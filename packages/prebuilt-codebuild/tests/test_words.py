@@ -1,0 +1,116 @@
+"""What users are told: links, and causes of failures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prebuilt.codebuild.cause import find_cause
+from prebuilt.codebuild.console import console_link
+from prebuilt.codebuild.job import BuildJob
+from prebuilt.codebuild.start import buildspec
+from prebuilt.codebuild.state import PHASES, BuildState
+
+ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("partition", "region", "console"),
+    [
+        ("aws", "eu-west-1", "eu-west-1.console.aws.amazon.com"),
+        ("aws-cn", "cn-north-1", "cn-north-1.console.amazonaws.cn"),
+        ("aws-us-gov", "us-gov-west-1", "us-gov-west-1.console.amazonaws-us-gov.com"),
+    ],
+)
+def test_links_are_right_in_each_partition(partition: str, region: str, console: str) -> None:
+    """The console of each partition has a name of its own."""
+    link = console_link(f"arn:{partition}:codebuild:{region}:123456789012:build/images:6c4e")
+    path = "codesuite/codebuild/123456789012/projects/images/build/images%3A6c4e/log"
+    assert link == f"https://{console}/{path}?region={region}"
+
+
+def test_a_build_without_a_known_console_has_its_arn() -> None:
+    """Nobody is sent to the wrong partition."""
+    arn = "arn:aws-iso:codebuild:us-iso-east-1:123456789012:build/images:6c4e"
+    assert console_link(arn) == arn
+
+
+def ended(phase: str = "BUILD", status: str = "FAILED") -> BuildState:
+    """Return a build that has failed."""
+    return BuildState.parse(
+        {
+            "id": "images:6c4e",
+            "arn": "arn:aws:codebuild:eu-west-1:123456789012:build/images:6c4e",
+            "buildStatus": status,
+            "phases": [
+                {"phaseType": "QUEUED", "phaseStatus": "SUCCEEDED"},
+                {"phaseType": phase, "phaseStatus": status},
+            ],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            "User: arn:aws:sts::1:assumed-role/x is not authorized to perform: ecr:PutImage on resource",
+            "allow ecr:PutImage to the role",
+        ),
+        (
+            "ERROR: Cannot connect to the Docker daemon at unix:///var/run/docker.sock",
+            "METAFLOW_PREBUILT_CODEBUILD_IMAGE",
+        ),
+        ("docker: 'buildx' is not a docker command.", "plugin buildx"),
+        (
+            "toomanyrequests: You have reached your unauthenticated pull rate limit",
+            "METAFLOW_PREBUILT_CODEBUILD_BUILDKIT_IMAGE",
+        ),
+        ("The repository with name 'x' does not exist in the registry", "METAFLOW_PREBUILT_ECR_CREATE_REPOSITORY"),
+        ("exec /usr/bin/python3: exec format error", "base image"),
+        ("write /x: no space left on device", "METAFLOW_PREBUILT_CODEBUILD_COMPUTE_TYPE"),
+        ("push access denied: 401 Unauthorized", "METAFLOW_PREBUILT_CODEBUILD_REGISTRY_SECRET"),
+        ("something else", "see what it said"),
+    ],
+)
+def test_known_causes_have_a_remedy(line: str, words: str) -> None:
+    """What the log's end says decides what is advised."""
+    reason, remedy = find_cause(ended(), ["#12 ERROR", line], job=BuildJob.to("r.example/i:t"))
+    assert words in remedy
+    assert reason == "it ended as FAILED while building and pushing"
+
+
+def test_a_source_that_cannot_be_downloaded() -> None:
+    """The role of the project is what may not read the bucket."""
+    _, remedy = find_cause(ended("DOWNLOAD_SOURCE"), [], job=BuildJob.to(f"{ECR}/i:t"))
+    assert "s3:GetObject" in remedy
+
+
+def test_every_phase_has_words() -> None:
+    """What CodeBuild may say is what botocore's model lists."""
+    import botocore.session
+
+    model = botocore.session.get_session().get_service_model("codebuild")
+    assert set(model.shape_for("BuildPhaseType").enum) == PHASES.keys()
+
+
+def test_the_buildspec_is_a_buildspec() -> None:
+    """Version, phases and exported variables are as CodeBuild reads them; it holds no secret, and each command is text."""
+    spec = yaml.safe_load(buildspec())
+    assert spec["version"] == 0.2
+    assert spec["phases"].keys() == {"pre_build", "build"}
+    assert spec["env"] == {"exported-variables": ["IMAGE_DIGEST", "IMAGE_MEDIA_TYPE", "IMAGE_SIZE"]}
+    commands = [
+        each for phase in spec["phases"].values() for part in ("commands", "finally") for each in phase.get(part, ())
+    ]
+    assert {type(command) for command in commands} == {str}
+    assert "--password-stdin" in "".join(commands)
+
+
+def test_the_buildspec_is_in_the_package() -> None:
+    """Data files travel in the wheel."""
+    import prebuilt.codebuild
+
+    assert (Path(prebuilt.codebuild.__file__).parent / "buildspec.yaml").is_file()
