@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
+import time
+
+import pytest
 
 from prebuilt.core.progress import LineProgress, TerminalProgress
 
@@ -52,3 +56,19 @@ def test_on_a_terminal_live_lines_are_redrawn_and_finished_ones_stay() -> None:
     last = text.rpartition("\x1b[J")[2]
     assert last.endswith("failed: no\n")
     assert last.count("\n") == 1
+
+
+def test_on_a_terminal_seconds_pass_while_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live line shows that time goes on; when no image is live any more, nothing is drawn."""
+    monkeypatch.setattr("prebuilt.core.progress._TICK_S", 0.05)
+    stream = io.StringIO()
+    image = TerminalProgress(stream, width=lambda: 40).image("a")
+    image.state("building")
+    deadline_s = time.monotonic() + 10
+    while "(1 s)" not in stream.getvalue() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert re.search(r"a: building \(1 s\)", stream.getvalue())
+    image.done("pushed")
+    drawn = stream.getvalue()
+    time.sleep(0.2)
+    assert stream.getvalue() == drawn

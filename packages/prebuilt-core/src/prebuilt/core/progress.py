@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol, TextIO
 
 _REDRAW_S = 0.1
+_TICK_S = 1.0  # seconds are counted on each line, also while nothing else happens
 
 
 class ImageProgress(Protocol):
@@ -102,12 +103,16 @@ class TerminalProgress:
         self._live: list[_TerminalImage] = []
         self._drawn = 0
         self._drawn_at_s = 0.0
+        self._ticker: threading.Thread | None = None
 
     def image(self, title: str) -> ImageProgress:
         """Add a live line."""
         image = _TerminalImage(title, self)
         with self._lock:
             self._live.append(image)
+            if self._ticker is None:
+                self._ticker = threading.Thread(target=self._tick, daemon=True, name="progress")
+                self._ticker.start()
         return image
 
     def note(self, text: str) -> None:
@@ -126,6 +131,17 @@ class TerminalProgress:
         with self._lock:
             self._live = [live for live in self._live if live is not image]
             self._redraw(finished=line)
+
+    def _tick(self) -> None:
+        """Redraw now and then while images are live: a build that says nothing for long is not to look as if it hung."""
+        while True:
+            time.sleep(_TICK_S)
+            with self._lock:
+                if not self._live:
+                    self._ticker = None
+                    return
+                if time.monotonic() - self._drawn_at_s >= _TICK_S:
+                    self._redraw()
 
     def _redraw(self, finished: str | None = None) -> None:
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
