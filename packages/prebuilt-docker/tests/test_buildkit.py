@@ -143,8 +143,9 @@ def test_certificates(command: NewCommand, tmp_path: Path, *, verifies: bool, na
 def test_failure_is_what_the_command_says(command: NewCommand) -> None:
     """The reason is the line that names the error, else the status."""
     end = 'print("ERROR: failed to solve: no space left on device", file=sys.stderr); raise SystemExit(1)'
-    with pytest.raises(BuildKitError, match=r"^failed to solve: no space left on device$"):
+    with pytest.raises(BuildKitError, match=r"^failed to solve: no space left on device$") as caught:
         found(command(end=end)).build(image_build([]))
+    assert caught.value.output == ("#1 building", "ERROR: failed to solve: no space left on device")
     with pytest.raises(BuildKitError, match=r"^docker build ended with status 7$"):
         found(command(end="raise SystemExit(7)")).build(image_build([]))
 

@@ -14,8 +14,8 @@ from prebuilt.buildx.config import TIMEOUT_SETTING, BuildxConfig
 from prebuilt.buildx.failure import find_cause
 from prebuilt.buildx.instance import BuilderInstance
 from prebuilt.buildx.metadata import read_descriptor
-from prebuilt.buildx.output import BuildxOutput
 from prebuilt.core.build_service import Cancellation
+from prebuilt.core.buildkit_output import BuildKitOutput
 from prebuilt.core.context_archive import context_archive
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
@@ -53,7 +53,7 @@ class BuildxRun:
             EngineError: The command cannot be run.
             StorageError: There is no space for temporary files.
         """
-        output = BuildxOutput(show)
+        output = BuildKitOutput(show)
         with _scratch() as scratch:
             metadata = scratch / "metadata.json"
             environ = self._environ(scratch)

@@ -213,7 +213,9 @@ def _build(client: docker.APIClient, way: Way, build: ImageBuild, at: str, outpu
         _check_platform(client, build, at)
     except docker.errors.APIError as error:
         raise build_failure(at, answer_of(error), output.last_lines) from error
-    except (ClassicBuildError, BuildKitError, docker.errors.DockerException) as error:
+    except BuildKitError as error:
+        raise build_failure(at, str(error), error.output) from error
+    except (ClassicBuildError, docker.errors.DockerException) as error:
         raise build_failure(at, str(error), output.last_lines) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise cut_off("build an image with Docker", at, error) from error

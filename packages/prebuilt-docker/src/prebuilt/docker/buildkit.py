@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from prebuilt.core.buildkit_output import BuildKitOutput
 from prebuilt.core.tool_process import ask_tool, run_tool
 from prebuilt.docker.endpoint import Endpoint
 from prebuilt.docker.image_build import DeadlineError, ImageBuild
@@ -18,7 +19,16 @@ _QUIET_CHECK = "BUILDKIT_DOCKERFILE_CHECK=skip=FromPlatformFlagConstDisallowed"
 
 
 class BuildKitError(Exception):
-    """The build failed; the text is the command's, or says how it ended."""
+    """The build failed; the text is the command's, or says how it ended.
+
+    Attributes:
+        output: The last lines of what the command said, those of the step that failed first.
+    """
+
+    def __init__(self, text: str, output: Sequence[str]) -> None:
+        """Keep both."""
+        super().__init__(text)
+        self.output = output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +53,10 @@ class BuildKitCommand:
             CancelledError: It was cancelled.
             DeadlineError: It took too long.
         """
-        errors: list[str] = []
-
-        def hear(line: str) -> None:
-            build.output(line)
-            if line.startswith("ERROR: "):
-                errors.append(line.removeprefix("ERROR: "))
-
+        output = BuildKitOutput(build.output)
         status = run_tool(
             [*self.words, *_options(build)],
-            output=hear,
+            output=output,
             stdin=build.archive(),
             environ={**self.environ, **build.arguments},
             cancellation=build.limits.cancellation,
@@ -61,7 +65,8 @@ class BuildKitCommand:
         if status is None:
             raise DeadlineError
         if status:
-            raise BuildKitError(errors[-1] if errors else f"docker build ended with status {status}")
+            errors = [line.removeprefix("ERROR: ") for line in output.lines if line.startswith("ERROR: ")]
+            raise BuildKitError(errors[-1] if errors else f"docker build ended with status {status}", output.lines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

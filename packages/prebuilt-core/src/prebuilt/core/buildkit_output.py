@@ -1,4 +1,4 @@
-"""What ``docker buildx build`` says: made readable as it comes, and kept by step, for the error."""
+"""What a build by BuildKit says (``--progress=plain``): made readable as it comes, and kept by step, for the error."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ _FAILED_STEP = re.compile(r"#(\d+) (?:\d+\.\d+ )?ERROR: (?!.*context canceled)")
 _NOISE = re.compile(
     r"#\d+ (?:sha256:[0-9a-f]{64} .*|extracting sha256:.*|transferring \w+:.*|resolve .*|\.\.\.|DONE 0\.\ds)"
 )
-_STEP_LINES = 30
+# What a step of ours sees of the context: two long names for each file.
+_MOUNT = re.compile(r"--mount=type=bind,\S+ ")
+_SUMMARY_LINES = 20  # of what is said after a step has failed: where it is in the Dockerfile, and the error
 
 
-class BuildxOutput:
+class BuildKitOutput:
     """Lines of one build. Called from one thread at a time."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
@@ -31,13 +33,13 @@ class BuildxOutput:
 
     def __call__(self, line: str) -> None:
         """Take one line."""
-        text = redact(_ESCAPE.sub("", line).rstrip())
+        text = redact(_MOUNT.sub("", _ESCAPE.sub("", line)).rstrip())
         if not text or _NOISE.fullmatch(text):
             return
         self._last.append(text)
         step = _STEP.match(text)
         if step:
-            self._steps.setdefault(step[1], deque(maxlen=_STEP_LINES)).append(text)
+            self._steps.setdefault(step[1], deque(maxlen=KEPT_LINES)).append(text)
         failed = _FAILED_STEP.match(text)
         if failed and self._failed is None:
             self._failed = failed[1]
@@ -49,6 +51,5 @@ class BuildxOutput:
         last = tuple(self._last)
         if self._failed is None:
             return last
-        step = tuple(self._steps[self._failed])
-        others = tuple(line for line in last if not _STEP.match(line))
-        return (*step, *others[-(KEPT_LINES - len(step)) :])
+        summary = tuple(line for line in last if not _STEP.match(line))[-_SUMMARY_LINES:]
+        return (*tuple(self._steps[self._failed])[-(KEPT_LINES - len(summary)) :], *summary)
