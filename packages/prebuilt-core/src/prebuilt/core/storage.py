@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -56,6 +55,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         StorageError: The disk is full or the folder is not writable.
     """
+    import tempfile  # a second deploy, which writes nothing, is spared what it loads
+
     with storage_errors(f"write {path.name}", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
