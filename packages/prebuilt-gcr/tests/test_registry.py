@@ -134,7 +134,7 @@ class TestAnswers:
         assert timedelta(minutes=50) < credentials.expires_at - datetime.now(timezone.utc) <= timedelta(hours=1)
 
     def test_a_repository_that_the_token_service_does_not_know_has_no_images(self, google: GoogleCloud) -> None:
-        """ "No such repository" is "not there", whoever says it."""
+        """Who says "no such repository" says "not there", whoever it is."""
         google.registry.fail("GET", "/v2/token", status=404, code="NAME_UNKNOWN", times=2)
         registry = GCRRegistry()
         assert registry.resolve(registry.push_tag(ENV_ID)) is None

@@ -86,7 +86,8 @@ class GCRConfig:
 
         Artifact Registry makes tags immutable by repository, so that documents are in one of their own where names allow it.
         """
-        namespace = self.namespace if self.documents_repository else f"{self.namespace}-documents"
+        is_apart = self.documents_repository != self.repository
+        namespace = self.namespace if is_apart else f"{self.namespace}-documents"
         return self._name(project, self.documents_repository, namespace)
 
     def _name(self, project: str | None, repository: str, namespace: str) -> str:

@@ -100,7 +100,7 @@ def explained(error: RegistryError, repository: ArtifactRepository, permission: 
         permission: What the request needs.
     """
     remedy = error.remedy
-    if isinstance(error, RegistryUnreachableError):
+    if error.status is None:  # nothing was answered, or there was no token to ask with: the error says so
         return error
     if "SERVICE_DISABLED" in error.reason or "has not been used in project" in error.reason:
         remedy = f"enable the API: {_ENABLE.format(repository.project)}"

@@ -94,15 +94,16 @@ class Identity:
 
     def _load(self, *, wants_project: bool) -> tuple[Any, str | None]:
         import google.auth
+        from google.auth.credentials import with_scopes_if_required
 
         from prebuilt.gcr.http import HTTPRequests
 
-        users_file = _users_file(os.environ)
-        if not wants_project and not os.environ.get(_FILE_SETTING) and users_file.is_file():
-            # google.auth.default would start gcloud, which takes a second, to ask for the project.
-            found, project = google.auth.load_credentials_from_file(str(users_file), scopes=[_SCOPE])
-        else:
-            found, project = google.auth.default(scopes=[_SCOPE], request=HTTPRequests(self._network))
+        file = _named_file(os.environ) or str(_users_file(os.environ))
+        if not wants_project and Path(file).is_file():
+            # google.auth.default would look for the project as well: start gcloud, which takes a second, or ask an API.
+            found, project = google.auth.load_credentials_from_file(file)
+            return with_scopes_if_required(found, [_SCOPE]), project
+        found, project = google.auth.default(scopes=[_SCOPE], request=HTTPRequests(self._network))
         return found, project
 
     def _must_go(self, google: Any, rejected: Credentials | None) -> bool:  # noqa: ANN401 - as above

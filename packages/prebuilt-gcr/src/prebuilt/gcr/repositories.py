@@ -87,7 +87,8 @@ class Repositories:
             _, operation = self._ask("GET", str(operation.get("name", "")), tried=tried, wanted={200})
         error = operation.get("error")
         if error:
-            raise RegistryError(tried, at=repository.resource, reason=str(error.get("message") or error))
+            reason, remedy = str(error.get("message") or error), f"create it yourself: {repository.creation}"
+            raise RegistryError(tried, at=repository.resource, reason=reason, remedy=remedy)
 
     def _ask(
         self, method: str, path: str, *, tried: str, wanted: set[int], body: Mapping[str, Any] | None = None

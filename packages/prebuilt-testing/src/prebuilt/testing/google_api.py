@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -81,6 +82,32 @@ class GoogleApi:
                 server.shutdown()
                 thread.join()
 
+    def answer(self, method: str, target: str, headers: Message, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body of the answer to a request."""
+        parts = urlsplit(target)
+        self.asked.append(f"{method} {parts.path}")
+        status, answer = self._route(method, parts.path, parts.query, headers, body.decode())
+        kind = "application/text" if isinstance(answer, str) else "application/json"
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        return status, {**_FLAVOR, "Content-Type": kind}, text.encode()
+
+    def _route(self, method: str, path: str, query: str, headers: Message, body: str) -> tuple[int, Any]:
+        if path in {"/token", "/sts"}:
+            form = {name: values[0] for name, values in parse_qs(body).items()}
+            return self.token(form) if path == "/token" else self.exchange(form)
+        if method == "GET" and (path == "/" or path.startswith("/computeMetadata/")):
+            return self.metadata(path)
+        if (headers.get("Authorization") or "").removeprefix("Bearer ") not in self.tokens:
+            return _error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+        if path.endswith(":generateAccessToken"):
+            return self.impersonate()
+        self.quota_projects.append(headers.get("X-Goog-User-Project") or "")
+        found = _REPOSITORY.fullmatch(path)
+        if found is None:
+            return 200, self.operation()
+        created = parse_qs(query).get("repositoryId", [""])[0]
+        return self.artifact_registry(method, found[1], found[2] or "", created)
+
     # Tokens. Source: RFC 6749 and RFC 7523, and https://cloud.google.com/iam/docs/reference for the rest.
 
     def token(self, form: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
@@ -138,7 +165,7 @@ class GoogleApi:
         if not claims["iat"] - 60 <= time.time() <= claims["exp"]:
             return "Invalid JWT: Token must be a short-lived token. Check your iat and exp values in the JWT claim."
         is_right = (claims["iss"], claims["aud"]) == (ROBOT, _AUDIENCE)
-        return "" if is_right and "cloud-platform" in claims["scope"] else "Invalid JWT: wrong claims."
+        return "" if is_right and "googleapis.com/auth/" in claims["scope"] else "Invalid JWT: wrong claims."
 
     # Artifact Registry.
 
@@ -180,44 +207,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Write nothing."""
 
     def do_GET(self) -> None:
-        self._serve()
-
-    def do_POST(self) -> None:
-        self._serve()
-
-    def _serve(self) -> None:
-        parts = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        self.api.asked.append(f"{self.command} {parts.path}")
-        status, answer = self._answer(parts.path, {k: v[0] for k, v in parse_qs(parts.query).items()}, body)
-        text = answer if isinstance(answer, str) else json.dumps(answer)
+        """Answer any method."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        status, headers, answer = self.api.answer(self.command, self.path, self.headers, body)
         self.send_response(status)
-        kind = "application/text" if isinstance(answer, str) else "application/json"
-        for name, value in {**_FLAVOR, "Content-Type": kind, "Content-Length": str(len(text.encode()))}.items():
+        for name, value in {**headers, "Content-Length": str(len(answer))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(text.encode())
+        self.wfile.write(answer)
 
-    def _answer(self, path: str, query: Mapping[str, str], body: str) -> tuple[int, Any]:
-        if path in {"/token", "/sts"}:
-            form = {name: values[0] for name, values in parse_qs(body).items()}
-            return self.api.token(form) if path == "/token" else self.api.exchange(form)
-        if self.command == "GET" and (path == "/" or path.startswith("/computeMetadata/")):
-            return self.api.metadata(path)
-        if (self.headers.get("Authorization") or "").removeprefix("Bearer ") not in self.api.tokens:
-            return _error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
-        if path.endswith(":generateAccessToken"):
-            return self.api.impersonate()
-        return self._artifact_registry(path, query)
-
-    def _artifact_registry(self, path: str, query: Mapping[str, str]) -> tuple[int, Any]:
-        self.api.quota_projects.append(self.headers.get("X-Goog-User-Project", ""))
-        if "/operations/" in path:
-            return 200, self.api.operation()
-        found = _REPOSITORY.fullmatch(path)
-        if found is None:
-            return _error(404, "NOT_FOUND", f"nothing is at {path}")
-        return self.api.artifact_registry(self.command, found[1], found[2] or "", query.get("repositoryId", ""))
+    do_POST = do_GET  # noqa: N815 - the name in the standard library
 
 
 def _error(status: int, code: str, message: str) -> tuple[int, Mapping[str, Any]]:

@@ -17,9 +17,11 @@ from prebuilt.testing.connect_proxy import ConnectProxy
 from prebuilt.testing.google_api import DEPLOYER, LOCATION, PROJECT, ROBOT, GoogleApi
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
+from prebuilt.testing.registry_handler import RegistryHandler
 
 HOST = f"{LOCATION}-docker.pkg.dev"
 HOSTS = (HOST, "us-docker.pkg.dev", "gcr.io", "us.gcr.io", "eu.gcr.io", "asia.gcr.io")
+_APIS = ".googleapis.com"
 REGISTRY_PERMISSIONS = {
     "push": "artifactregistry.repositories.uploadArtifacts",
     "pull": "artifactregistry.repositories.downloadArtifacts",
@@ -86,6 +88,19 @@ class GoogleTokenService(RegistryAuth):
         except (binascii.Error, UnicodeDecodeError):
             return ""
         return token if user == "oauth2accesstoken" else ""
+
+
+class _Handler(RegistryHandler):
+    """Answers for the APIs as well, behind their names."""
+
+    def _serve(self) -> None:
+        auth = self.registry.auth
+        if isinstance(auth, GoogleTokenService) and self.headers.get("Host", "").endswith(_APIS):
+            self.registry.requests.remove(self._record)  # it is none of the registry's
+            status, headers, body = auth.api.answer(self.command, self.path, self.headers, b"".join(self._body()))
+            self._reply(status, body, headers)
+        else:
+            super()._serve()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,16 +177,15 @@ class GoogleCloud:
 def google_cloud(folder: Path) -> Iterator[GoogleCloud]:
     """Give Google Cloud for the time of the body; `folder` takes files of credentials and a certificate."""
     certificate = folder / "google.pem"
-    tls = make_certificate(certificate, *HOSTS)
+    tls = make_certificate(certificate, *HOSTS, f"*{_APIS}")
     with GoogleApi(key=_key()[1]).serving() as api:
         tokens = GoogleTokenService(scheme="token", api=api)
         has_repository = lambda path: "public" in path or resource_of(path) in api.repositories  # noqa: E731
-        registry = InMemoryRegistry(auth=tokens, tls=tls, has_repository=has_repository)
+        registry = InMemoryRegistry(auth=tokens, tls=tls, has_repository=has_repository, handler=_Handler)
         with registry, ConnectProxy(registry.host).serving() as proxy:
             cloud = GoogleCloud(api=api, registry=registry, tokens=tokens, proxy=proxy, environ={}, folder=folder)
             environ = {
                 "GOOGLE_APPLICATION_CREDENTIALS": cloud.credentials_file("service_account"),
-                "CLOUDSDK_API_ENDPOINT_OVERRIDES_ARTIFACTREGISTRY": api.url,
                 "CLOUDSDK_CONFIG": str(folder / "gcloud"),
                 "NO_GCE_CHECK": "true",
                 "HTTPS_PROXY": proxy.url,

@@ -48,6 +48,8 @@ class InMemoryRegistry:
         has_repository: Says whether a repository was made; others are unknown. By default each is made when it is written to.
         is_immutable: Says of a repository and a tag whether the tag stays where it was put first.
         address: Where it listens; another than loopback for engines that run elsewhere.
+
+    `handler` may be one that answers more than registries do.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class InMemoryRegistry:
         has_repository: Callable[[str], bool] = lambda _: True,
         is_immutable: Callable[[str, str], bool] = lambda _, __: False,
         address: str = "127.0.0.1",
+        handler: type[RegistryHandler] = RegistryHandler,
     ) -> None:
         """Set up; ``with`` starts the server."""
         self.auth = auth or RegistryAuth()
@@ -70,6 +73,7 @@ class InMemoryRegistry:
         self.refuses_monolithic, self.chunk_min_length = refuses_monolithic, chunk_min_length
         self.has_repository, self.is_immutable = has_repository, is_immutable
         self.address = address
+        self._handler = handler
         self.store = RegistryStore()
         self.faults = Faults()
         self.requests: list[RecordedRequest] = []
@@ -79,7 +83,7 @@ class InMemoryRegistry:
 
     def __enter__(self) -> InMemoryRegistry:  # noqa: PYI034 - Self is newer than Python 3.10
         """Start to serve on a free port."""
-        handler = type("Handler", (RegistryHandler,), {"registry": self})
+        handler = type("Handler", (self._handler,), {"registry": self})
         self._server = _Server((self.address, 0), handler, self._tls)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
