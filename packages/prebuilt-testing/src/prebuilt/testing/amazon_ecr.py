@@ -123,37 +123,16 @@ class AmazonECR:
 def amazon_ecr(folder: Path) -> Iterator[AmazonECR]:
     """Give Amazon ECR for the time of the body; `folder` takes its certificate.
 
-    moto has no registry, and its passwords are all the same and ended in 2015: what it hands out here is what the registry takes. It
-    denies in XML what was asked in JSON: here in JSON, as Amazon does.
+    What moto hands out here is what the registry takes.
     """
-    from moto.core.exceptions import JsonRESTError
-    from moto.core.responses import ActionResult
-    from moto.ecr.responses import ECRResponse
-    from moto.iam.access_control import IAMRequest
     from moto.server import ThreadedMotoServer
 
     passwords = Passwords(scheme="basic", refuses_with=403)
-
-    def get_authorization_token(response: ECRResponse) -> ActionResult:
-        password, ends_at = passwords.hand_out()
-        token = base64.b64encode(f"AWS:{password}".encode()).decode()
-        endpoint = f"https://{response.current_account}.dkr.ecr.{response.region}.amazonaws.com"
-        data = {"authorizationToken": token, "expiresAt": ends_at, "proxyEndpoint": endpoint}
-        return ActionResult({"authorizationData": [data]})
-
-    def raise_access_denied(request: IAMRequest) -> None:
-        user, action = request._access_key.arn, request._action  # noqa: SLF001 - moto has no other names for them
-        raise JsonRESTError("AccessDeniedException", f"User: {user} is not authorized to perform: {action}")
-
     certificate = folder / "amazon.pem"
     tls = make_certificate(certificate, f"*.dkr.ecr.{REGION}.amazonaws.com", "*.dkr.ecr-fips.us-east-1.amazonaws.com")
     api = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    with (
-        mock.patch.object(ECRResponse, "get_authorization_token", get_authorization_token),
-        mock.patch.object(IAMRequest, "_raise_access_denied", raise_access_denied),
-        _running(api) as api_url,
-    ):
-        registry = InMemoryRegistry(auth=passwords, tls=tls, has_repository=_has_repository, is_immutable=_is_immutable)
+    with ecr_of_moto(passwords), _running(api) as api_url:
+        registry = InMemoryRegistry(auth=passwords, tls=tls, has_repository=has_repository, is_immutable=_is_immutable)
         with registry, ConnectProxy(registry.host).serving() as proxy:
             environ = {
                 "AWS_ENDPOINT_URL": api_url,
@@ -170,6 +149,36 @@ def amazon_ecr(folder: Path) -> Iterator[AmazonECR]:
             amazon = AmazonECR(api_url=api_url, registry=registry, passwords=passwords, proxy=proxy, environ=environ)
             amazon.reset()  # what moto knows is the process's
             yield amazon
+
+
+@contextlib.contextmanager
+def ecr_of_moto(passwords: Passwords) -> Iterator[None]:
+    """Have moto, in this process, hand out `passwords`, and deny as Amazon does.
+
+    moto has no registry, and its passwords are all the same and ended in 2015. It denies in XML what was asked in JSON: here in
+    JSON, as Amazon does.
+    """
+    from moto.core.exceptions import JsonRESTError
+    from moto.core.responses import ActionResult
+    from moto.ecr.responses import ECRResponse
+    from moto.iam.access_control import IAMRequest
+
+    def get_authorization_token(response: ECRResponse) -> ActionResult:
+        password, ends_at = passwords.hand_out()
+        token = base64.b64encode(f"AWS:{password}".encode()).decode()
+        endpoint = f"https://{response.current_account}.dkr.ecr.{response.region}.amazonaws.com"
+        data = {"authorizationToken": token, "expiresAt": ends_at, "proxyEndpoint": endpoint}
+        return ActionResult({"authorizationData": [data]})
+
+    def raise_access_denied(request: IAMRequest) -> None:
+        user, action = request._access_key.arn, request._action  # noqa: SLF001 - moto has no other names for them
+        raise JsonRESTError("AccessDeniedException", f"User: {user} is not authorized to perform: {action}")
+
+    with (
+        mock.patch.object(ECRResponse, "get_authorization_token", get_authorization_token),
+        mock.patch.object(IAMRequest, "_raise_access_denied", raise_access_denied),
+    ):
+        yield
 
 
 @contextlib.contextmanager
@@ -199,7 +208,8 @@ def _repositories() -> Mapping[str, Any]:
     return found
 
 
-def _has_repository(name: str) -> bool:
+def has_repository(name: str) -> bool:
+    """Return whether moto, in this process, has the repository."""
     return name in _repositories()
 
 

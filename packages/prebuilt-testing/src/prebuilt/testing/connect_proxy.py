@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,16 +11,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class ConnectProxy:
-    """Takes ``CONNECT`` requests for any host, and leads all of them to one server.
+    """Takes ``CONNECT`` requests, and leads those for certain hosts to one server.
 
     Attributes:
-        server: ``host:port`` of the server behind it.
+        server: ``host:port`` of the server behind it; may be set while it serves.
+        hosts: Pattern of the names that are led there; others are led where they say.
         asked: Each host and port that was asked for, in order.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, hosts: str = "*") -> None:
         """Lead to `server`; serve inside :meth:`serving`."""
         self.server = server
+        self.hosts = hosts
         self.asked: list[str] = []
         self.url = ""
 
@@ -49,7 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_CONNECT(self) -> None:
         """Join both connections until one of them ends."""
         self.proxy.asked.append(self.path)
-        host, _, port = self.proxy.server.rpartition(":")
+        is_ours = fnmatch.fnmatchcase(self.path.rpartition(":")[0], self.proxy.hosts)
+        host, _, port = (self.proxy.server if is_ours else self.path).rpartition(":")
         with contextlib.suppress(OSError), socket.create_connection((host, int(port))) as behind:
             self.send_response(200)
             self.end_headers()

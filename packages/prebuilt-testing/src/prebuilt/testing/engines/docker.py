@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,11 @@ class Docker:
 
 @contextlib.contextmanager
 def docker_engine(
-    release: ReleaseName = "installed", *, bridge: bool = False, buildx: bool = False
+    release: ReleaseName = "installed",
+    *,
+    bridge: bool = False,
+    buildx: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Docker]:
     """Give a Docker Engine without images and containers, for the time of the body. Needs root.
 
@@ -86,6 +90,7 @@ def docker_engine(
         release: Debian's ``docker.io`` as it is installed, or the current release.
         bridge: Whether containers get a network of their own.
         buildx: Whether the command line has the plugin ``buildx``.
+        environ: What the daemon's environment has beside ours: a proxy, authorities to trust.
 
     Raises:
         EngineError: A program is missing, this process is not root, or the daemon did not start.
@@ -110,7 +115,7 @@ def docker_engine(
                 _command(programs, folder, client),
                 log=folder / "log",
                 ready=lambda: bool(_version(client)),
-                environ=_environ(programs, folder),
+                environ={**_environ(programs, folder), **(environ or {})},
             )
         )
         stack.callback(_clear, client)
