@@ -459,10 +459,12 @@ def _processes(mark: str) -> list[str]:
     return found
 
 
-def test_login(bench: Bench) -> None:
-    """A registry that wants a login gets the request's credentials, else those of Docker's configuration, else is said to want one."""
-    if bench.docker.version == "podman":
-        pytest.skip("Podman wants this registry in its configuration")
+def test_login(docker_bench: Bench) -> None:
+    """A registry that wants a login gets the request's credentials, else those of Docker's configuration, else is said to want one.
+
+    Podman would want this registry in its configuration.
+    """
+    bench = docker_bench
     users = {"me": "s3cret"}
     with InMemoryRegistry(auth=RegistryAuth(scheme="basic", users=users)) as guarded:
         reference, progress = f"{guarded.repository('team/image')}:tag", RecordingProgress()
@@ -488,7 +490,7 @@ def test_command_without_buildx(modern: Bench, tmp_path: Path) -> None:
     settings = modern.settings(DOCKER_BUILDER="auto")
     environ = {**settings.environ, "DOCKER_CONFIG": str(tmp_path), "HOME": str(tmp_path)}
     if "buildx" in subprocess.run(["docker", "info"], env=environ, capture_output=True, text=True, check=False).stdout:
-        pytest.skip("buildx is installed for all users of this machine")
+        pytest.skip("not asked of this machine: buildx is installed for all its users")
     progress = RecordingProgress()
     LocalDockerBuildService(Settings(environ, {})).build(modern.request(), progress)
     assert any("has no plugin buildx" in text for text in progress.texts)

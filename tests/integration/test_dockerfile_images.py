@@ -235,7 +235,7 @@ def test_packages_of_the_machines_own_index_are_fetched_in_the_build(
     image = elsewhere.bake(by_buildkit, requirements, "fetched/buildkit")
     [names] = by_buildkit.contexts
     if any(name.startswith("packages/") for name in names):
-        pytest.skip("only this user can read the package index of this machine: packages travel")
+        pytest.skip("not asked of this machine: only this user can read its package index, so packages travel")
     assert not any(name.startswith("tools/") for name in names)
     assert_same_files(elsewhere.bake(native, requirements, "fetched/native"), image)
 

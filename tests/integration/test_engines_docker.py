@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Hello(BaseHTTPRequestHandler):
         """Say nothing to the terminal."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(address: str) -> Iterator[str]:
     """Give the URL of a server that listens on one address of this machine."""
     with ThreadingHTTPServer((address, 0), Hello) as server:
@@ -114,9 +115,17 @@ def test_a_registry_in_a_container_is_reached_by_its_published_port(docker_bridg
             docker_bridged.ask("pull", python_base)
             docker_bridged.ask("tag", python_base, f"{host}/kept:python")
             docker_bridged.ask("push", f"{host}/kept:python")
-        with urllib.request.urlopen(f"http://{host}/v2/kept/tags/list", timeout=10) as answer:
-            assert b"python" in answer.read()
+        assert b"python" in _answer(f"http://{host}/v2/kept/tags/list")
         docker_bridged.ask("rm", "--force", container)
+
+
+def _answer(url: str) -> bytes:
+    """Return what a server in a new container answers; the engine takes connections before the server does, and cuts them off."""
+    for _ in range(100):
+        with contextlib.suppress(ConnectionError), urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read()
+        time.sleep(0.1)
+    raise AssertionError(f"nobody answers at {url}")
 
 
 @pytest.mark.parametrize("bridge", [False, True], ids=["host-network", "bridge"])
