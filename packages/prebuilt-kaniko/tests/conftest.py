@@ -28,8 +28,6 @@ from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.spec import BaseImage, BasePython, ImageSpec
 from prebuilt.core.tree import BytesContent
 
-DIGEST = "sha256:" + "d" * 64
-
 _PATH = re.compile(
     r"/(?:api/v1|apis/batch/v1)/namespaces/(?P<namespace>[^/]+)/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
 )
@@ -63,6 +61,7 @@ class FakeCluster:
     Attributes:
         denied: Verbs that are forbidden: ``("create", "jobs")``.
         away: While it is set, connections are closed without an answer.
+        expired: Requests that are answered by 401.
         cut_after: Lines of a log after which a stream is cut, once for each number.
         story: What happens to Jobs.
     """
@@ -74,6 +73,7 @@ class FakeCluster:
     calls: list[Call] = field(default_factory=list)
     objects: dict[tuple[str, str], Json] = field(default_factory=dict)
     logs: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+    expired: int = 0
     story: Story | None = None
     changed: threading.Condition = field(default_factory=threading.Condition)
     address: str = ""
@@ -114,7 +114,7 @@ class FakeCluster:
                 self.logs.setdefault(pod, []).append((time.time(), line))
             self.changed.notify_all()
 
-    def end(self, pod: str, exit_code: int = 0, message: str = DIGEST, reason: str = "") -> None:
+    def end(self, pod: str, exit_code: int = 0, message: str = "", reason: str = "") -> None:
         """End the container."""
         state = {"exitCode": exit_code, "message": message, "reason": reason or ("Error" if exit_code else "Completed")}
         self.set_status(pod, {"terminated": state}, phase="Failed" if exit_code else "Succeeded")
@@ -208,7 +208,10 @@ class _Handler(BaseHTTPRequestHandler):
         verb = _VERBS.get(self.command) or ("get" if match["name"] else "list")
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         cluster.calls.append(Call(verb, resource, name, body, query))
-        if (verb, resource) in cluster.denied:
+        if cluster.expired > 0:
+            cluster.expired -= 1
+            self._status(401, "Unauthorized", "Unauthorized")
+        elif (verb, resource) in cluster.denied:
             who = f'User "dev" cannot {verb} resource "{resource}" in API group "" in the namespace "{match["namespace"]}"'
             self._status(403, "Forbidden", f"{resource} is forbidden: {who}")
         elif verb == "create" and match["namespace"] not in cluster.namespaces:
@@ -345,6 +348,10 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     monkeypatch.setattr("tempfile.tempdir", None)
     (tmp_path / "scratch").mkdir()
+    # As in the product, but faster.
+    monkeypatch.setattr("prebuilt.kaniko.watch._LOOK_S", 0.05)
+    monkeypatch.setattr("prebuilt.kaniko.cluster._PAUSE_S", 0.2)
+    monkeypatch.setattr("prebuilt.kaniko.pod_log._PAUSE_S", 0.05)
     try:
         yield fake
     finally:

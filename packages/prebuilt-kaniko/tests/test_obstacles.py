@@ -1,0 +1,257 @@
+"""What keeps a build from running: each is told early, by name, with what to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from prebuilt.core.errors import BuildError, EngineError
+from prebuilt.core.settings import Settings
+from prebuilt.kaniko import KanikoBuildService
+from prebuilt.testing.conformance.materials import RecordingProgress
+
+NewRequest = Callable[..., Any]
+
+
+@pytest.fixture
+def build(cluster: Any, make_request: NewRequest) -> Callable[..., Any]:
+    """Return what builds with settings; `progress` is told what is said."""
+
+    def run(progress: RecordingProgress | None = None, **settings: str) -> Any:
+        environ = {f"METAFLOW_PREBUILT_{name}": value for name, value in settings.items()}
+        request = make_request(reference="127.0.0.1:1/team/image:tag")
+        return KanikoBuildService(Settings(environ, {})).build(request, progress or RecordingProgress())
+
+    return run
+
+
+def _waits(reason: str, message: str = "") -> Callable[[Any, Any], None]:
+    def story(fake: Any, job: Any) -> None:
+        pod = fake.add_pod(job)
+        fake.set_status(pod, {"waiting": {"reason": reason, "message": message}}, phase="Pending")
+
+    return story
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("InvalidImageName", "METAFLOW_PREBUILT_KANIKO_IMAGE"),
+        ("ImagePullBackOff", "METAFLOW_PREBUILT_KANIKO_IMAGE"),
+        ("ErrImageNeverPull", "METAFLOW_PREBUILT_KANIKO_IMAGE"),
+        ("CreateContainerConfigError", "the Secrets and ConfigMaps"),
+        ("CreateContainerError", "the pod template"),
+    ],
+)
+def test_containers_that_never_start(cluster: Any, build: Callable[..., Any], reason: str, remedy: str) -> None:
+    """A reason that does not go away ends the build at once, and the Job is gone."""
+    cluster.story = _waits(reason, "in the cluster's words")
+    with pytest.raises(BuildError, match=reason) as caught:
+        build()
+    assert "in the cluster's words" in caught.value.reason
+    assert remedy in caught.value.remedy
+    assert cluster.left == []
+
+
+def test_why_an_image_is_not_pulled(cluster: Any, build: Callable[..., Any]) -> None:
+    """The cluster backs off without a reason: it is that of the attempt before."""
+
+    def story(fake: Any, job: Any) -> None:
+        pod = fake.add_pod(job)
+        fake.happen(fake.pod(pod), "Failed", 'Failed to pull image "k": 403 Forbidden')
+        fake.set_status(pod, {"waiting": {"reason": "ErrImagePull"}}, phase="Pending")
+        time.sleep(0.5)
+        fake.set_status(pod, {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}, phase="Pending")
+
+    cluster.story = story
+    with pytest.raises(BuildError, match="403 Forbidden"):
+        build(KANIKO_IMAGE="registry.example/k:1")
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ('pods "p" is forbidden: error looking up service account default/x: serviceaccount "x" not found', "SERVICE_ACCOUNT"),
+        ('pods "p" is forbidden: exceeded quota: compute, requested: memory=4Gi', "ask for less"),
+        ('pods "p" is forbidden: violates PodSecurity "restricted:latest"', "Kaniko is root"),
+        ('admission webhook "policy" denied the request', "runs the cluster"),
+    ],
+)
+def test_pods_that_are_not_made(cluster: Any, build: Callable[..., Any], message: str, remedy: str) -> None:
+    """Quota, service account and policies are told in the cluster's words, as soon as it says so."""
+    cluster.story = lambda fake, job: fake.happen(job, "FailedCreate", f"Error creating: {message}")
+    with pytest.raises(BuildError) as caught:
+        build()
+    assert message in caught.value.reason
+    assert remedy in caught.value.remedy
+
+
+def test_no_pod_for_a_passing_reason(cluster: Any, build: Callable[..., Any]) -> None:
+    """What may pass is shown and waited for, as long as the setting says."""
+    cluster.story = lambda fake, job: fake.happen(job, "FailedCreate", "Internal error: webhook timed out")
+    progress = RecordingProgress()
+    with pytest.raises(BuildError, match="makes no pod"):
+        build(progress, KANIKO_PENDING_TIMEOUT="1")
+    assert any("webhook timed out" in text for text in progress.texts)
+
+
+def test_no_node(cluster: Any, build: Callable[..., Any]) -> None:
+    """A pod that no node takes waits for an autoscaler, as long as the setting says; then the scheduler's words are told."""
+
+    def story(fake: Any, job: Any) -> None:
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: cpu"}
+        pod = fake.add_pod(job)
+        with fake.changed:
+            fake.pod(pod)["status"] = {"phase": "Pending", "conditions": [condition]}
+
+    cluster.story = story
+    with pytest.raises(BuildError, match="0/3 nodes: cpu") as caught:
+        build(KANIKO_PENDING_TIMEOUT="1")
+    assert "METAFLOW_PREBUILT_KANIKO_PENDING_TIMEOUT" in caught.value.remedy
+
+
+def test_a_node_that_comes(cluster: Any, build: Callable[..., Any]) -> None:
+    """A pod that is scheduled after all builds."""
+
+    def story(fake: Any, job: Any) -> None:
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: cpu"}
+        pod = fake.add_pod(job)
+        with fake.changed:
+            fake.pod(pod)["status"] = {"phase": "Pending", "conditions": [condition]}
+        time.sleep(0.5)
+        fake.run(pod)
+        fake.end(pod)
+
+    cluster.story = story
+    assert build(KANIKO_PENDING_TIMEOUT="5") is None
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ('MountVolume.SetUp failed for volume "logins" : secret "regcred" not found', "there is no Secret regcred"),
+        ('MountVolume.SetUp failed: references non-existent secret key: .dockerconfigjson', "kubernetes.io/dockerconfigjson"),
+    ],
+)  # fmt: skip
+def test_secret_of_the_settings(cluster: Any, build: Callable[..., Any], message: str, words: str) -> None:
+    """A Secret that is missing, or of another type, is told by name."""
+
+    def story(fake: Any, job: Any) -> None:
+        fake.happen(fake.pod(fake.add_pod(job)), "FailedMount", message)
+
+    cluster.story = story
+    with pytest.raises(BuildError, match="regcred") as caught:
+        build(KANIKO_SECRET_NAME="regcred")
+    assert words in caught.value.reason
+
+
+def test_our_own_objects_may_come_late(cluster: Any, build: Callable[..., Any]) -> None:
+    """A pod that is quicker than its ConfigMap looks again: nothing is said, and nothing ends."""
+    progress = RecordingProgress()
+
+    def story(fake: Any, job: Any) -> None:
+        pod, name = fake.add_pod(job), job["metadata"]["name"]
+        fake.happen(fake.pod(pod), "FailedMount", f'MountVolume.SetUp failed for volume "context" : configmap "{name}" not found')
+        time.sleep(0.3)
+        fake.run(pod)
+        fake.end(pod)
+
+    cluster.story = story
+    assert build(progress) is None
+    assert not any("FailedMount" in text for text in progress.texts)
+
+
+def test_job_that_somebody_deletes(cluster: Any, build: Callable[..., Any]) -> None:
+    """It is said that somebody else did it."""
+
+    def story(fake: Any, job: Any) -> None:
+        pod = fake.add_pod(job)
+        fake.run(pod)
+        fake.say(pod, "INFO[0000] half way")
+        time.sleep(0.3)
+        fake.delete_job(job["metadata"]["name"])
+
+    cluster.story = story
+    with pytest.raises(BuildError, match="somebody else deleted the Job") as caught:
+        build()
+    assert caught.value.output == ("INFO[0000] half way",)
+
+
+def test_time_that_is_up(cluster: Any, build: Callable[..., Any]) -> None:
+    """The cluster ends a Job that takes too long; the setting is named."""
+    cluster.story = lambda fake, job: fake.fail_job(job, "DeadlineExceeded")
+    with pytest.raises(BuildError, match="longer than 7 s") as caught:
+        build(KANIKO_TIMEOUT="7")
+    assert "METAFLOW_PREBUILT_KANIKO_TIMEOUT" in caught.value.remedy
+    assert cluster.made("jobs")[0]["spec"]["activeDeadlineSeconds"] == 7
+
+
+def test_time_that_the_cluster_forgets(
+    cluster: Any, build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster whose controllers stand still is not waited for for ever."""
+    monkeypatch.setattr("prebuilt.kaniko.watch._LATE_S", 0.2)
+    cluster.story = lambda *_: None
+    with pytest.raises(BuildError, match="longer than 1 s"):
+        build(KANIKO_TIMEOUT="1")
+    assert cluster.left == []
+
+
+def test_pod_that_is_taken_away(cluster: Any, build: Callable[..., Any]) -> None:
+    """An eviction, and a node that is gone, are told in the cluster's words."""
+
+    def evicted(fake: Any, job: Any) -> None:
+        pod = fake.add_pod(job)
+        with fake.changed:
+            fake.pod(pod)["status"] = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}
+
+    cluster.story = evicted
+    with pytest.raises(BuildError, match="Evicted: The node was low on memory"):
+        build()
+    cluster.story = lambda fake, job: fake.fail_job(job, "BackoffLimitExceeded", "Job has reached the limit")
+    with pytest.raises(BuildError, match="BackoffLimitExceeded: Job has reached the limit"):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource"),
+    [
+        ("create", "jobs"),
+        ("get", "jobs"),
+        ("list", "pods"),
+        ("get", "pods/log"),
+        ("list", "events"),
+        ("create", "configmaps"),
+    ],
+)
+def test_verbs_that_are_denied(cluster: Any, build: Callable[..., Any], verb: str, resource: str) -> None:
+    """The error names verb, resource, namespace and Role, and nothing is left."""
+    cluster.denied.add((verb, resource))
+    if (verb, resource) == ("list", "events"):
+        cluster.story = _waits("ContainerCreating")
+    with pytest.raises(EngineError, match=f"{verb} {resource}") as caught:
+        build()
+    assert f"grant the verb {verb} on {resource} in the namespace default: the Role prebuilt-kaniko" in caught.value.remedy
+    assert "cannot" in caught.value.reason
+    assert cluster.left == []
+
+
+def test_delete_that_is_denied(cluster: Any, build: Callable[..., Any]) -> None:
+    """The image is there: the build is good, and one line says what stays, for how long, and which verb is missing."""
+    cluster.denied.add(("delete", "jobs"))
+    progress = RecordingProgress()
+    assert build(progress) is None
+    [note] = [text for text in progress.texts if "delete jobs" in text]
+    assert "grant the verb delete on jobs" in note
+    assert "after 300 s" in note
+
+
+def test_namespace_that_is_missing(cluster: Any, build: Callable[..., Any]) -> None:
+    """It is told by its setting."""
+    with pytest.raises(EngineError, match="there is no such namespace") as caught:
+        build(KANIKO_NAMESPACE="nowhere")
+    assert caught.value.at == "namespace nowhere"
+    assert "METAFLOW_PREBUILT_KANIKO_NAMESPACE" in caught.value.remedy
