@@ -215,8 +215,7 @@ def _layer(reading: _Reading, number: int, descriptor: Descriptor, *, is_ours: b
     problems = [*stream.problems()]
     if is_ours:
         problems += [*stream.own_problems(), *_layer_problems(members, nodes)]
-    else:
-        nodes.pop(".", None)  # Kaniko writes the root itself into each layer; every image has one
+    nodes.pop(".", None)  # the root itself, which Kaniko writes into each layer: every image has one
     reading.problems += (f"layer {number}: {problem}" for problem in problems)
     return LayerReport(descriptor=descriptor, diff_id=stream.diff_id, nodes=nodes)
 
