@@ -1,0 +1,31 @@
+"""Two steps that are sent to the cluster where they are written, one on a base image of its own."""
+
+import os
+
+from metaflow import FlowSpec, Parameter, kubernetes, pypi_base, step
+from surroundings import show
+
+OTHER_BASE = os.environ.get("TEST_OTHER_BASE", "")  # where the flow is deployed
+
+
+@pypi_base(packages={"six": "1.16.0"})
+class PairFlow(FlowSpec):
+    """Two images, on two bases."""
+
+    word = Parameter("word", default="plain")
+
+    @kubernetes(image=OTHER_BASE)
+    @step
+    def start(self):
+        self.doubled = self.word * 2
+        show(word=self.word)
+        self.next(self.end)
+
+    @kubernetes
+    @step
+    def end(self):
+        show(word=self.doubled)
+
+
+if __name__ == "__main__":
+    PairFlow()
