@@ -8,7 +8,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -41,6 +41,7 @@ class GoogleApi:
         asked: ``METHOD path`` of each request, in order.
         quota_projects: Whom requests to Artifact Registry were counted for.
         refusals: Status and body of the next answers of Artifact Registry.
+        issue: Answers as the token service of a registry, below ``/v2/token``.
     """
 
     key: bytes = b""
@@ -55,6 +56,7 @@ class GoogleApi:
     quota_projects: list[str] = field(default_factory=list)
     refusals: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
     url: str = ""
+    issue: Callable[[str | None, Mapping[str, list[str]]], tuple[int, Mapping[str, object]]] | None = None
 
     def hand_out(self) -> str:
         """Return a new token."""
@@ -92,9 +94,8 @@ class GoogleApi:
         return status, {**_FLAVOR, "Content-Type": kind}, text.encode()
 
     def _route(self, method: str, path: str, query: str, headers: Message, body: str) -> tuple[int, Any]:
-        if path in {"/token", "/sts"}:
-            form = {name: values[0] for name, values in parse_qs(body).items()}
-            return self.token(form) if path == "/token" else self.exchange(form)
+        if path.endswith(("/token", "/sts")) and "computeMetadata" not in path:
+            return self._sell(path, headers, parse_qs(query or body))
         if method == "GET" and (path == "/" or path.startswith("/computeMetadata/")):
             return self.metadata(path)
         if (headers.get("Authorization") or "").removeprefix("Bearer ") not in self.tokens:
@@ -107,6 +108,12 @@ class GoogleApi:
             return 200, self.operation()
         created = parse_qs(query).get("repositoryId", [""])[0]
         return self.artifact_registry(method, found[1], found[2] or "", created)
+
+    def _sell(self, path: str, headers: Message, fields: Mapping[str, list[str]]) -> tuple[int, Any]:
+        if path == "/v2/token" and self.issue is not None:
+            return self.issue(headers.get("Authorization"), fields)
+        form = {name: values[0] for name, values in fields.items()}
+        return self.token(form) if path == "/token" else self.exchange(form)
 
     # Tokens. Source: RFC 6749 and RFC 7523, and https://cloud.google.com/iam/docs/reference for the rest.
 

@@ -37,6 +37,8 @@ class BuilderWorld:
         returns_descriptor: Whether ``build`` always says what it pushed.
         takes_credentials: Whether it pushes with the request's credentials, or ``username`` and ``password`` of the published
             dict; False for one that leaves logins to a tool's own configuration.
+        repeats_linked_files: Whether a file of the base may be in a layer of its own once more, as it was: Kaniko takes what a
+            link leads to with the link.
     """
 
     takes_dockerfiles = True
@@ -45,6 +47,7 @@ class BuilderWorld:
     is_reproducible = False
     returns_descriptor = False
     takes_credentials = False
+    repeats_linked_files = False
 
     @pytest.fixture
     def new_builder(self) -> NewBuilder:
