@@ -73,7 +73,7 @@ class Task:
     @property
     def step(self) -> str:
         """Name of its step."""
-        return re.search(r"\bstep (\w+)", self.command)[1]
+        return self.job["parameters"]["metaflow.step_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +278,9 @@ def under_way(new_place: Callable[..., Place], push_base: Callable[..., str]) ->
         }
         place = replace(pair, variables={**pair.variables, **configured})
         flow = ["pair.py", "--environment=prebuilt", "step-functions"]
-        return place.deploy([*flow, "create"], [*flow, "trigger", "--word", "two words"], machine="PairFlow")
+        return place.deploy(
+            [*flow, "create", "--compress-state-machine"], [*flow, "trigger", "--word", "two words"], machine="PairFlow"
+        )
 
     with ThreadPoolExecutor() as threads:
         yield {

@@ -46,6 +46,7 @@ def test_steps_choose_their_base(parts, judge):
 def test_packages_of_a_gpu_step_are_locked_for_a_gpu(parts, judge):
     """The lock of the step that asks for a GPU says for which CUDA; the others' say nothing of it."""
     (start,), (train,) = parts.of("start"), parts.of("train")
+    assert {"type": "GPU", "value": "1"} in train.job["container"]["resourceRequirements"]
     assert judge.lock(judge.image(train.image, "gpu")).target.cuda is not None
     assert judge.lock(judge.image(start.image, "other")).target.cuda is None
     assert train.seen["version"] == "3.10"

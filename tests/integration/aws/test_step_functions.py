@@ -21,7 +21,7 @@ def test_a_flow_is_deployed_by_the_deployer(deployed_rounds, check_rounds):
 
 
 def test_a_flow_is_created_and_triggered(deployed_pair, judge):
-    """`step-functions create` and `trigger`; a step that asks for nothing keeps the cluster's image."""
+    """`step-functions create` and `trigger`, with commands kept in S3; a step that asks for nothing keeps the cluster's image."""
     assert deployed_pair.execution.code == 0, deployed_pair.execution.text
     (start,), (end,) = deployed_pair.execution.of("start"), deployed_pair.execution.of("end")
     judge.check(start)
@@ -29,6 +29,7 @@ def test_a_flow_is_created_and_triggered(deployed_pair, judge):
     assert end.image == deployed_pair.place.variables["METAFLOW_BATCH_CONTAINER_IMAGE"]
     assert end.seen["image"] is None  # it was not baked for this step
     assert start.image != end.image
+    assert "step_command.sh" in start.command
 
 
 def test_a_start_step_that_is_tried_again_finds_its_parameters(deployed_rounds):

@@ -29,7 +29,7 @@ class PartsFlow(FlowSpec):
 
     @environment(vars={"TRAP": os.environ.get("TEST_TRAP", "")})
     @batch
-    @pypi(packages={"six": "1.16.0"})
+    @pypi(packages={})
     @step
     def end(self):
         show()

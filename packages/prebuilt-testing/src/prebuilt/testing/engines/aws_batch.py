@@ -95,6 +95,7 @@ class _Job(models.Job):  # type: ignore[misc] # moto has no types
         return [*found, *({"name": name, "value": ours[name]} for name in ours if name not in there)]
 
     def _container_details(self) -> dict[str, Any]:
-        """Return also how the container ended, which moto loses where it describes the rest."""
+        """Return also what the container may use, and how it ended, which moto loses where it describes the rest."""
+        required = self._get_container_property("resourceRequirements", [])
         ended = {} if self.exit_code is None else {"exitCode": self.exit_code}
-        return {**super()._container_details(), **ended}
+        return {**super()._container_details(), "resourceRequirements": required, **ended}
