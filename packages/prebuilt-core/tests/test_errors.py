@@ -62,3 +62,15 @@ def test_a_bake_error_names_every_failure() -> None:
     two = BakeError({"train": ValueError("a"), "score, test": ValueError("b")})
     assert "2 images" in str(two)
     assert "score, test: b" in str(two)
+
+
+def test_images_that_fail_alike_are_named_together() -> None:
+    """What is wrong with the machine is said once, however many images it is in the way of."""
+    engine = {steps: PrebuiltError("reach Docker", reason="no such socket") for steps in ("train", "score, test")}
+    assert str(BakeError(engine)) == "tried to bake the images of train, score, test: tried to reach Docker: no such socket"
+    mixed = str(BakeError({**engine, "end": ValueError("b")}))
+    assert mixed.splitlines() == [
+        "tried to bake 3 images: they failed",
+        "  train, score, test: tried to reach Docker: no such socket",
+        "  end: b",
+    ]

@@ -191,11 +191,15 @@ class BakeError(PrebuiltError):
     """
 
     def __init__(self, failures: Mapping[str, BaseException]) -> None:
-        """Name every failure; the first is the one that stopped the rest."""
+        """Name every failure, those that say the same once; the first is the one that stopped the rest."""
         self.failures = dict(failures)
-        if len(self.failures) == 1:
-            [(steps, failure)] = self.failures.items()
-            super().__init__(f"bake the image of {steps}", reason=str(failure))
+        steps_of: dict[str, list[str]] = {}
+        for steps, failure in self.failures.items():
+            steps_of.setdefault(str(failure), []).append(steps)
+        if len(steps_of) == 1:
+            [(said, steps_with_it)] = steps_of.items()
+            images = "the image" if len(steps_with_it) == 1 else "the images"
+            super().__init__(f"bake {images} of {', '.join(steps_with_it)}", reason=said)
         else:
-            lines = "".join(f"\n  {steps}: {failure}" for steps, failure in self.failures.items())
-            super().__init__(f"bake {len(self.failures)} images", reason=lines)
+            lines = (f"  {', '.join(steps_with_it)}: {said}" for said, steps_with_it in steps_of.items())
+            super().__init__(f"bake {len(self.failures)} images", reason="\n".join(("they failed", *lines)))
