@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socketserver
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
@@ -168,6 +169,14 @@ class TestDefaultBuilder:
             f"prebuilt: images are built without Docker: there is no such socket at unix://{socket} (DOCKER_HOST)"
             f" ({SERVICE} names another builder)"
         )
+
+    def test_bytecode_is_made_where_either_builder_can(self, said):
+        """Both images are one, so the one that needs an interpreter of this machine decides; a build stage has its own."""
+        builder = said(**{GENERAL: "ghcr.io/team/flows"}).builder
+        chosen = said(**{GENERAL: "ghcr.io/team/flows", SERVICE: "docker"}).builder
+        here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        assert (builder.makes_bytecode(here), chosen.makes_bytecode(here)) == (True, True)
+        assert (builder.makes_bytecode("3.99"), chosen.makes_bytecode("3.99")) == (False, True)
 
     def test_a_base_in_a_folder_needs_no_engine(self, said, built, tmp_path):
         """What an engine cannot see is built without one, engine or not; other images still go to the engine."""

@@ -243,6 +243,15 @@ class DockerBuildService(ABC):
         """Return what distinguishes images of this builder from others of the same spec; usually nothing."""
         return ""
 
+    def makes_bytecode(self, python_xy: str) -> bool:
+        """Return whether images with Python X.Y have bytecode, which is part of their identity.
+
+        The build stage of a Dockerfile always has the Python that compiles it. A class that builds without Dockerfiles says
+        whether it has one.
+        """
+        del python_xy
+        return True
+
     @classmethod
     def from_config(cls) -> DockerBuildService:
         """Return a builder configured from the settings."""

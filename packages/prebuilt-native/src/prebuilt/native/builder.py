@@ -57,6 +57,12 @@ class NativeBuilder(DockerBuildService):
             remedy="set METAFLOW_PREBUILT_BUILD_SERVICE to a builder of Dockerfiles",
         )
 
+    def makes_bytecode(self, python_xy: str) -> bool:
+        """Return whether this machine has an interpreter of that version to compile with."""
+        from prebuilt.lock.interpreter import find_interpreter
+
+        return find_interpreter(python_xy) is not None
+
     def _get_workshop(self) -> Workshop:
         from prebuilt.native.workshop import Workshop
 

@@ -58,6 +58,10 @@ class DefaultBuilder(DockerBuildService):
         """Return that of the preferred builder, which is asked without its engine."""
         return self._preferred.image_identity_suffix()
 
+    def makes_bytecode(self, python_xy: str) -> bool:
+        """Return whether both builders make it: the image is the same whichever builds it."""
+        return all(builder.makes_bytecode(python_xy) for builder in (self._preferred, self._embedded))
+
     def _choose(self, request: BuildRequest) -> DockerBuildService:
         with self._lock:
             base = request.spec.base.repository

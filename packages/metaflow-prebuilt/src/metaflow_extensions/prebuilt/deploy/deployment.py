@@ -140,7 +140,7 @@ class Deployment:
             workers=self.settings.positive_int("PREBUILT_BUILD_WORKERS", default=min(len(images), _MOST_WORKERS)),
             refresh=self.refresh,
             reuse=self.settings.flag("PREBUILT_REGISTRY_CACHE", default=True),
-            has_bytecode=_has_interpreter,
+            has_bytecode=backends.builder.makes_bytecode,
             materials=self._materials(documents),
         )
         return baker.bake(images)
@@ -275,9 +275,3 @@ def _bases(settings: Settings, documents: DocumentStore, progress: Progress) -> 
     from prebuilt.oci.base import BaseImageLookup
 
     return BaseImageLookup(settings, documents, _local_documents(settings), note=progress.note)
-
-
-def _has_interpreter(xy: str) -> bool:
-    from prebuilt.lock.interpreter import find_interpreter
-
-    return find_interpreter(xy) is not None
