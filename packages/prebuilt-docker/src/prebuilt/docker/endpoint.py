@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prebuilt.core.errors import SettingError
+from prebuilt.core.private_docker_config import docker_config_folder
 from prebuilt.core.storage import read_if_there
 from prebuilt.oci.config import is_loopback
 
@@ -56,7 +57,7 @@ class Endpoint:
         """
         if environ.get("DOCKER_HOST"):
             return cls(host=environ["DOCKER_HOST"], origin="DOCKER_HOST", tls=_tls_of(environ))
-        folder = docker_folder(environ)
+        folder = docker_config_folder(environ)
         name, origin = environ.get("DOCKER_CONTEXT"), "DOCKER_CONTEXT"
         if not name:
             name, origin = str(_read(folder / "config.json").get("currentContext") or ""), str(folder / "config.json")
@@ -84,17 +85,12 @@ class Endpoint:
         return parts.scheme in {"unix", "npipe"} or (parts.scheme == "tcp" and is_loopback(parts.hostname or ""))
 
 
-def docker_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder of Docker's configuration: ``DOCKER_CONFIG``, by default ``~/.docker``."""
-    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or Path.home()) / ".docker")
-
-
 def _tls_of(environ: Mapping[str, str]) -> TlsFiles | None:
     """Return what ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` ask for; they apply to ``DOCKER_HOST`` alone."""
     verifies, folder = bool(environ.get("DOCKER_TLS_VERIFY")), environ.get("DOCKER_CERT_PATH")
     if not verifies and not folder:
         return None
-    return TlsFiles(folder=Path(folder) if folder else docker_folder(environ), verifies=verifies)
+    return TlsFiles(folder=Path(folder) if folder else docker_config_folder(environ), verifies=verifies)
 
 
 def _context(folder: Path, name: str, origin: str) -> Endpoint:
@@ -108,7 +104,7 @@ def _context(folder: Path, name: str, origin: str) -> Endpoint:
     if not endpoint.get("Host"):
         raise SettingError(
             "DOCKER_CONTEXT" if origin == "DOCKER_CONTEXT" else "currentContext",
-            at=origin,
+            at="" if origin == "DOCKER_CONTEXT" else origin,
             reason=f"the Docker context {name!r} is not in {file}",
             remedy="choose one that `docker context ls` shows: docker context use NAME",
         )
