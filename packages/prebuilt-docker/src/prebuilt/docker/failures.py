@@ -32,14 +32,18 @@ class _Known:
     pattern: re.Pattern[str]
     reason: str
     remedy: str
+    is_of_steps: bool = False
+    """Whether it is known by what steps say, too. What they say of logins and limits is about package indexes, not registries."""
 
 
-def _known(pattern: str, reason: str, remedy: str) -> _Known:
-    return _Known(re.compile(pattern, re.IGNORECASE), reason, remedy)
+def _known(pattern: str, reason: str, remedy: str, *, is_of_steps: bool = False) -> _Known:
+    return _Known(re.compile(pattern, re.IGNORECASE), reason, remedy, is_of_steps)
 
 
 _BUILD_FAILURES = (
-    _known(r"no space left on device|disk quota exceeded", "the engine's disk is full", _FREE_SPACE),
+    _known(
+        r"no space left on device|disk quota exceeded", "the engine's disk is full", _FREE_SPACE, is_of_steps=True
+    ),
     _known(r"toomanyrequests|too many requests|pull rate limit", "the base image's registry limits pulls", _LIMIT),
     _known(
         r"pull access denied|no basic auth credentials|authentication required|incorrect username or password"
@@ -61,12 +65,15 @@ _BUILD_FAILURES = (
     _known(
         r"temporary failure in name resolution|name or service not known|could not resolve host|network is unreachable",
         "a step of the build has no network, or cannot resolve names",
-        "set METAFLOW_PREBUILT_DOCKER_BUILD_NETWORK=host, or the engine's DNS",
+        "set METAFLOW_PREBUILT_DOCKER_BUILD_NETWORK=host, or the engine's DNS; or have packages travel from here:"
+        " METAFLOW_PREBUILT_SEND_PACKAGES=1",
+        is_of_steps=True,
     ),
     _known(
         r"exec format error",
         "a step of the build was started on a processor of another architecture",
         "use a base image that exists for the engine's own platform too, or the builder native",
+        is_of_steps=True,
     ),
     _known(
         r"cannot connect to the docker daemon|error during connect", "the engine stopped answering", "look into its log"
@@ -76,8 +83,10 @@ _BUILD_FAILURES = (
 
 def build_failure(at: str, reason: str, output: Sequence[str] = ()) -> BuildError:
     """Return the error for a build of the image `at` that ended with `reason`, which may be all that is known."""
-    text = "\n".join((reason, *output))
-    known = next((known for known in _BUILD_FAILURES if known.pattern.search(text)), None)
+    said = "\n".join((reason, *output))
+    known = next(
+        (known for known in _BUILD_FAILURES if known.pattern.search(said if known.is_of_steps else reason)), None
+    )
     return BuildError(
         "build an image with Docker",
         at=at,
