@@ -67,7 +67,10 @@ def test_a_bake_error_names_every_failure() -> None:
 def test_images_that_fail_alike_are_named_together() -> None:
     """What is wrong with the machine is said once, however many images it is in the way of."""
     engine = {steps: PrebuiltError("reach Docker", reason="no such socket") for steps in ("train", "score, test")}
-    assert str(BakeError(engine)) == "tried to bake the images of train, score, test: tried to reach Docker: no such socket"
+    assert (
+        str(BakeError(engine))
+        == "tried to bake the images of train, score, test: tried to reach Docker: no such socket"
+    )
     mixed = str(BakeError({**engine, "end": ValueError("b")}))
     assert mixed.splitlines() == [
         "tried to bake 3 images: they failed",

@@ -41,9 +41,7 @@ def _known(pattern: str, reason: str, remedy: str, *, is_of_steps: bool = False)
 
 
 _BUILD_FAILURES = (
-    _known(
-        r"no space left on device|disk quota exceeded", "the engine's disk is full", _FREE_SPACE, is_of_steps=True
-    ),
+    _known(r"no space left on device|disk quota exceeded", "the engine's disk is full", _FREE_SPACE, is_of_steps=True),
     _known(r"toomanyrequests|too many requests|pull rate limit", "the base image's registry limits pulls", _LIMIT),
     _known(
         r"pull access denied|no basic auth credentials|authentication required|incorrect username or password"
