@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
@@ -152,8 +153,12 @@ def _has_credentials(environ: Mapping[str, str]) -> bool:
 def _has_metadata_server(environ: Mapping[str, str]) -> bool:
     if environ.get("NO_GCE_CHECK") == "true":
         return False
-    if any(environ.get(name) for name in _METADATA_VARIABLES):
-        return True
+    return any(environ.get(name) for name in _METADATA_VARIABLES) or _is_on_google()
+
+
+@functools.cache
+def _is_on_google() -> bool:
+    """Look once: on other machines nobody answers, for as long as is waited."""
     try:
         socket.create_connection(_METADATA_ADDRESS, timeout=_METADATA_TIMEOUT_S).close()
     except OSError:
