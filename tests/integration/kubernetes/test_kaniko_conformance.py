@@ -1,0 +1,82 @@
+"""The builder ``kaniko`` does what every builder does, on a real cluster."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from prebuilt.kaniko import KanikoBuildService
+from prebuilt.testing.conformance.builder_contract import BuilderContract
+from prebuilt.testing.conformance.builder_world import NewBuilder
+from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
+from prebuilt.testing.engines.kubernetes.namespace import Namespace
+from prebuilt.testing.engines.object_store import ObjectStore
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
+
+_OBJECTS = "jobs,pods,secrets,configmaps"
+
+
+class TestKanikoBuildService(BuilderContract):
+    """With logins of the request's, and large contexts in S3."""
+
+    returns_descriptor = True
+    takes_credentials = True
+    repeats_linked_files = True
+
+    @pytest.fixture
+    def address(self, cluster: KubernetesCluster) -> str:
+        """Return where pods reach the suite's registries."""
+        return cluster.address
+
+    @pytest.fixture
+    def new_builder(
+        self,
+        cluster: KubernetesCluster,
+        kube_namespace: Namespace,
+        kaniko_image: str,
+        store: ObjectStore,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> NewBuilder:
+        """Return what makes builders by the settings that a user has."""
+        self._namespace = kube_namespace
+        template = tmp_path / "pod.yaml"
+        reached = {**store.keys, "S3_ENDPOINT": store.url, "S3_FORCE_PATH_STYLE": "true"}
+        env = [{"name": name, "value": value} for name, value in reached.items()]
+        template.write_text(json.dumps({"spec": {"containers": [{"name": "kaniko", "env": env}]}}))
+        variables = {
+            **store.keys,
+            "AWS_ENDPOINT_URL_S3": store.url,
+            "METAFLOW_PREBUILT_KANIKO_CONTEXT_BUCKET": "s3://flows/contexts",
+            "METAFLOW_PREBUILT_KANIKO_POD_TEMPLATE": str(template),
+            "KUBECONFIG": str(kube_namespace.kubeconfig),
+            "METAFLOW_HOME": str(tmp_path),
+            "METAFLOW_PREBUILT_INSECURE_REGISTRIES": cluster.address,
+            "METAFLOW_PREBUILT_KANIKO_NAMESPACE": kube_namespace.name,
+            "METAFLOW_PREBUILT_KANIKO_IMAGE": kaniko_image,
+            "METAFLOW_PREBUILT_KANIKO_CPU": "100m",
+            "METAFLOW_PREBUILT_KANIKO_MEMORY": "1Gi",
+            "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "300",
+        }
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return KanikoBuildService
+
+    def leftovers(self) -> Sequence[str]:
+        """Return what builds left in the bucket, and in the cluster after its garbage collector had time."""
+        import boto3
+
+        found, s3 = "", boto3.session.Session().client("s3")
+        kept = s3.list_objects_v2(Bucket="flows", Prefix="contexts/").get("Contents", [])
+        s3.close()
+        for _ in range(60):
+            found = self._namespace.kubectl("get", _OBJECTS, "--output=name", "--selector=metaflow-prebuilt/build")
+            if not found:
+                break
+            time.sleep(0.5)
+        return [*found.split(), *(each["Key"] for each in kept)]

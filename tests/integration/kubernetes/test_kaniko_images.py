@@ -1,0 +1,198 @@
+"""Whole bakes through ``kaniko`` on a real cluster: from requirements to an image that is the native builder's, file by file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prebuilt.core.bake import BakedImage, Baker, StepImage
+from prebuilt.core.build_service import DockerBuildService
+from prebuilt.core.documents import FolderDocuments
+from prebuilt.core.locks import Locks
+from prebuilt.core.platforms import Platform
+from prebuilt.core.progress import LineProgress
+from prebuilt.core.requirements import Requirements, Target
+from prebuilt.core.settings import Settings
+from prebuilt.core.spec import PREFIX
+from prebuilt.kaniko import KanikoBuildService
+from prebuilt.lock.interpreter import find_interpreter
+from prebuilt.lock.resolver import LockResolver
+from prebuilt.lock.stage.materials import LockMaterials
+from prebuilt.native.builder import NativeBuilder
+from prebuilt.oci.base import BaseImageLookup
+from prebuilt.oci.open import open_repository
+from prebuilt.oci.registry import RepositoryRegistry
+from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
+from prebuilt.testing.engines.kubernetes.namespace import Namespace
+from prebuilt.testing.engines.object_store import ObjectStore
+from prebuilt.testing.image_tree import subtree, tree_differences
+from prebuilt.testing.installed_wheel import installed_wheel
+from prebuilt.testing.validate import ImageReport, inspect_image
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
+
+XY = f"{sys.version_info[0]}.{sys.version_info[1]}"
+ROLE = Path(__file__).parents[3] / "docs" / "how-to" / "kaniko-role.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployer:
+    """A machine that bakes with any builder. Its locks are kept."""
+
+    folder: Path
+    host: str
+    base: str
+    channel: str
+    index: Any
+    variables: Mapping[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the machine: its package index is the test's."""
+        own = {
+            "METAFLOW_PREBUILT_CACHE_DIR": str(self.folder / "cache"),
+            "METAFLOW_PREBUILT_INSECURE_REGISTRIES": self.host,
+            "UV_DEFAULT_INDEX": self.index.url,
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("METAFLOW_", "UV_", "PIP_"))}
+        return Settings({**kept, **own, **self.variables}, {})
+
+    def bake(self, builder: DockerBuildService, name: str, **asked: Any) -> BakedImage:
+        """Return the image of an environment, in a repository of its own."""
+        progress = LineProgress(self.said.append)
+        documents = FolderDocuments(self.folder / "documents")
+        resolver = LockResolver(self.settings)
+        baker = Baker(
+            resolver=resolver,
+            bases=BaseImageLookup(self.settings, documents, FolderDocuments(self.folder / "facts")),
+            registry=RepositoryRegistry(f"{self.host}/{name}", settings=self.settings),
+            builder=builder,
+            documents=documents,
+            progress=progress,
+            has_bytecode=lambda xy: find_interpreter(xy) is not None,
+            materials=LockMaterials(
+                settings=self.settings, locks=Locks(resolver=resolver, documents=documents, progress=progress)
+            ),
+        )
+        wanted = {"python": XY, "channels": (self.channel,), **asked}
+        requirements = Requirements(target=Target(platform=Platform.host()), **wanted)
+        return baker.bake([StepImage(step="step", requirements=requirements, base_image=self.base)])["step"]
+
+    def report(self, image: BakedImage) -> ImageReport:
+        """Return what an image is, every digest of it checked."""
+        repository, _, digest = image.reference.partition("@")
+        return inspect_image(open_repository(repository, settings=self.settings), digest)
+
+
+@pytest.fixture(scope="module")
+def machine(
+    pantry: Any, cluster: KubernetesCluster, cluster_base: str, tmp_path_factory: pytest.TempPathFactory
+) -> Deployer:
+    """A machine with an index that has the tools of build stages."""
+    folder = tmp_path_factory.mktemp("deployer")
+    for name in ("isal", "py-rattler"):
+        pantry.index.add(installed_wheel(folder / "tools", name))
+    return Deployer(
+        folder=folder, host=cluster.registry, base=cluster_base, channel=pantry.channel.url, index=pantry.index
+    )
+
+
+@pytest.fixture
+def deployer(
+    machine: Deployer, kube_namespace: Namespace, kaniko_image: str, monkeypatch: pytest.MonkeyPatch
+) -> Deployer:
+    """The machine, in the hands of a user who may do what the documented Role says, and nothing else."""
+    kube_namespace.kubectl("apply", f"--filename={ROLE}")
+    kube_namespace.kubectl("create", "serviceaccount", "deployer")
+    account = f"{kube_namespace.name}:deployer"
+    kube_namespace.kubectl("create", "rolebinding", "deployer", "--role=prebuilt-kaniko", f"--serviceaccount={account}")
+    monkeypatch.setenv("KUBECONFIG", str(kube_namespace.login("deployer")))
+    return replace(
+        machine,
+        said=[],
+        variables={
+            "METAFLOW_PREBUILT_KANIKO_NAMESPACE": kube_namespace.name,
+            "METAFLOW_PREBUILT_KANIKO_IMAGE": kaniko_image,
+            "METAFLOW_PREBUILT_KANIKO_MEMORY": "1Gi",
+            "METAFLOW_PREBUILT_KANIKO_CPU": "100m",
+            "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "300",
+        },
+    )
+
+
+def left(namespace: Namespace) -> str:
+    """Return what builds left in a namespace, after the garbage collector had its time."""
+    for _ in range(60):
+        found = namespace.kubectl(
+            "get", "jobs,pods,secrets,configmaps", "--output=name", "--selector=metaflow-prebuilt/build"
+        )
+        if not found:
+            return ""
+        time.sleep(0.5)
+    return found
+
+
+def check_is_the_same(one: ImageReport, other: ImageReport) -> None:
+    """Check that Kaniko's image, `other`, is the native builder's in content, layer by layer."""
+    assert len(subtree(one.tree, PREFIX)) > 10
+    assert tree_differences(one.tree, other.tree) == []
+    assert one.config.env == other.config.env
+    assert one.config.labels == other.config.labels
+    assert len(one.layers) == len(other.layers)
+    for ours, kanikos in zip(one.layers, other.layers, strict=True):
+        beside = {path for path, node in kanikos.nodes.items() if path not in ours.nodes and node.kind != "directory"}
+        # What a link leads to in the base is there once more, as it was.
+        assert {path for path in beside if one.tree[path].layer >= 1} == set()
+
+
+@pytest.fixture
+def in_bucket(deployer: Deployer, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployer:
+    """The machine of a user whose contexts go to S3, which pods are told how to reach."""
+    reached = {**store.keys, "S3_ENDPOINT": store.url, "S3_FORCE_PATH_STYLE": "true"}
+    env = [{"name": name, "value": value} for name, value in reached.items()]
+    template = tmp_path / "pod.yaml"
+    template.write_text(json.dumps({"spec": {"containers": [{"name": "kaniko", "env": env}]}}))
+    for name, value in {**store.keys, "AWS_ENDPOINT_URL_S3": store.url}.items():
+        monkeypatch.setenv(name, value)
+    own = {
+        "METAFLOW_PREBUILT_KANIKO_CONTEXT_BUCKET": "s3://flows/contexts",
+        "METAFLOW_PREBUILT_KANIKO_POD_TEMPLATE": str(template),
+    }
+    return replace(deployer, variables={**deployer.variables, **own})
+
+
+def test_image_is_the_native_builders(deployer: Deployer, kube_namespace: Namespace):
+    """Both builders give the same files, the context needs no bucket, and nothing is left in the namespace."""
+    one = deployer.report(deployer.bake(NativeBuilder(deployer.settings), "pypi/native", pypi={"talker": ""}))
+    image = deployer.bake(KanikoBuildService(deployer.settings), "pypi/kaniko", pypi={"talker": ""})
+    check_is_the_same(one, deployer.report(image))
+    assert any("Scheduled: " in line for line in deployer.said)
+    assert left(kube_namespace) == ""
+
+
+def test_mixed_image_is_the_native_builders(in_bucket: Deployer, kube_namespace: Namespace):
+    """So they do for packages of conda and PyPI together, whose context waits in a bucket."""
+    asked: dict[str, Any] = {"conda": {"greeter": "1.0", "large": ""}, "pypi": {"talker": "", "hefty": ""}}
+    one = in_bucket.report(in_bucket.bake(NativeBuilder(in_bucket.settings), "mixed/native", **asked))
+    image = in_bucket.bake(KanikoBuildService(in_bucket.settings), "mixed/kaniko", **asked)
+    check_is_the_same(one, in_bucket.report(image))
+    assert left(kube_namespace) == ""
+
+
+def test_layers_in_a_cache(deployer: Deployer):
+    """With a cache, an image that is built again is made of layers that were kept."""
+    settings = {**deployer.variables, "METAFLOW_PREBUILT_KANIKO_CACHE": f"{deployer.host}/cache/layers"}
+    cached = replace(deployer, variables=settings)
+    first = cached.bake(KanikoBuildService(cached.settings), "cached/one", pypi={"listener": ""})
+    again = cached.bake(KanikoBuildService(cached.settings), "cached/two", pypi={"listener": ""})
+    assert any("Using caching version of cmd: RUN" in line for line in cached.said)
+    assert tree_differences(cached.report(first).tree, cached.report(again).tree) == []
