@@ -239,6 +239,10 @@ def test_failed_step_is_in_the_error(docker: Any, make_request: NewRequest, tmp_
             "failed to resolve source metadata for r.example/base:1: r.example/base:1: not found",
             "reaches the same r.example",
         ),
+        (
+            "failed to resolve source metadata for r.example/base@sha256:0: no match for platform in manifest: not found",
+            "METAFLOW_PREBUILT_BUILD_IMAGE",
+        ),
         ("failed to resolve source metadata for r.example/base:1: 401 Unauthorized", "docker login r.example"),
         ("something new", "see what it said"),
     ],

@@ -43,6 +43,16 @@ AT = "registry.example:5000/team/image:tag"
             "METAFLOW_PREBUILT_BASE_IMAGE",
         ),
         (
+            "failed to resolve source metadata for host/base@sha256:0: no match for platform in manifest: not found",
+            "does not exist for the engine's own platform",
+            "METAFLOW_PREBUILT_BUILD_IMAGE",
+        ),
+        (
+            "no matching manifest for linux/amd64 in the manifest list entries",
+            "does not exist for the engine's own platform",
+            "METAFLOW_PREBUILT_BUILD_IMAGE",
+        ),
+        (
             "base:nope: failed to resolve source metadata for base:nope: base:nope: not found",
             "the base image is not there",
             "METAFLOW_PREBUILT_BASE_IMAGE",

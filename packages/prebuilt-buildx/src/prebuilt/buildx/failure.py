@@ -75,6 +75,11 @@ CAUSES = (
         "see with `docker buildx inspect {builder}` whether the builder is up and not short of memory",
     ),
     _cause(
+        r"no match for platform in manifest",
+        "use a base image whose index lists the builder's own platform, on which the build stage runs, or set "
+        "METAFLOW_PREBUILT_BUILD_IMAGE to an image for that with the same Python",
+    ),
+    _cause(
         r"failed to resolve source metadata for .*not found",
         "check METAFLOW_PREBUILT_BASE_IMAGE, and that the builder reaches the same {host} as this machine",
     ),

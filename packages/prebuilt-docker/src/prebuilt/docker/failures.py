@@ -50,8 +50,13 @@ _BUILD_FAILURES = (
         "log in to that registry (docker login HOST), and check the name of the base image",
     ),
     _known(
+        r"no match for platform in manifest|no matching manifest for",
+        "the base image does not exist for the engine's own platform, on which the build stage runs",
+        "use a base image whose index lists that too, or set METAFLOW_PREBUILT_BUILD_IMAGE to an image for it with the same Python",
+    ),
+    _known(
         r"manifest unknown|manifest for .* not found|failed to resolve source metadata.*not found",
-        "the base image is not there, or not for this platform",
+        "the base image is not there",
         "check METAFLOW_PREBUILT_BASE_IMAGE and that the engine reaches that registry",
     ),
     _known(
