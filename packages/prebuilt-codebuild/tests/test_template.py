@@ -61,10 +61,9 @@ def lint(template: Path, *options: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("region", ["eu-west-1", "us-gov-west-1", "cn-north-1"])
-def test_the_linter_has_nothing_to_say(region: str) -> None:
+def test_the_linter_has_nothing_to_say() -> None:
     """CloudFormation's linter finds no error, no warning, and nothing to note, in any partition."""
-    assert lint(TEMPLATE, f"--regions={region}") == (0, "")
+    assert lint(TEMPLATE, "--regions", "eu-west-1", "us-gov-west-1", "cn-north-1") == (0, "")
 
 
 def test_the_linter_is_listening(tmp_path: Path) -> None:
@@ -98,7 +97,7 @@ def test_the_documentation_lists_what_the_template_allows(resources: dict[str, A
     (policy,) = resources["Role"]["Policies"]
     tables = "\n".join(line for line in role.splitlines() if line.startswith("|"))
     asked = {action for action in re.findall(r"`(\w+:\w+)`", tables) if not action.startswith("ec2:")}
-    assert asked - {"logs:CreateLogGroup"} == actions(policy["PolicyDocument"])
+    assert asked == actions(policy["PolicyDocument"])
 
 
 def test_nothing_is_allowed_everywhere(resources: dict[str, Any]) -> None:

@@ -79,7 +79,18 @@ def test_known_causes_have_a_remedy(line: str, words: str) -> None:
     """What the log's end says decides what is advised."""
     reason, remedy = find_cause(ended(), ["#12 ERROR", line], job=BuildJob.to("r.example/i:t"))
     assert words in remedy
-    assert reason == "it ended as FAILED while building and pushing"
+    assert reason.startswith("it ended as FAILED while building and pushing")
+
+
+def test_buildkits_own_word_is_the_reason() -> None:
+    """That a command ended with status 1 says nothing to anybody."""
+    lines = [
+        "#7 ERROR: it broke",
+        "ERROR: failed to solve: it broke",
+        "[Container] Phase complete: BUILD State: FAILED",
+    ]
+    reason, _ = find_cause(ended(), lines, job=BuildJob.to("r.example/i:t"))
+    assert reason == "it ended as FAILED while building and pushing: failed to solve: it broke"
 
 
 def test_a_source_that_cannot_be_downloaded() -> None:

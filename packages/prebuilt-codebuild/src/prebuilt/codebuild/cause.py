@@ -66,9 +66,11 @@ _NO_LOGIN = _cause(
 def find_cause(build: BuildState, lines: Sequence[str], *, job: BuildJob) -> tuple[str, str]:
     """Return why `build` did not succeed, and a remedy, by the last `lines` of its log."""
     phase = f" while {PHASES.get(build.failed_phase, build.failed_phase)}" if build.failed_phase else ""
-    said = "; ".join(build.reasons)
+    errors = [line for line in lines if line.startswith("ERROR: ")]
+    # BuildKit's own word for it says more than that a command ended with status 1.
+    said = errors[-1].removeprefix("ERROR: ") if errors else "; ".join(build.reasons)
     reason = f"it ended as {build.status}{phase}" + (f": {said}" if said else "")
-    return reason, _remedy(build, "\n".join((said, *lines)), job) or "see what it said"
+    return reason, _remedy(build, "\n".join((*build.reasons, *lines)), job) or "see what it said"
 
 
 def _remedy(build: BuildState, text: str, job: BuildJob) -> str:

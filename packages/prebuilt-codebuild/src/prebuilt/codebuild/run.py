@@ -21,7 +21,8 @@ from prebuilt.codebuild.log import BuildLog
 from prebuilt.codebuild.start import BUILDSPEC, buildspec, start_parameters
 from prebuilt.codebuild.state import PHASES, BuildState
 from prebuilt.codebuild.upload import ContextStore
-from prebuilt.core.build_service import BuildOutput, Cancellation
+from prebuilt.core.build_service import Cancellation
+from prebuilt.core.buildkit_output import BuildKitOutput
 from prebuilt.core.context_archive import DOCKERFILE
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import BuildError, InvalidValueError, PrebuiltError
@@ -60,7 +61,7 @@ class CodeBuildRun:
             CancelledError: It was cancelled.
             StorageError: A file of the context changed meanwhile.
         """
-        output = BuildOutput(progress)
+        output = BuildKitOutput(progress.output)
         progress.state("uploading the context to S3")
         # A context that brings a buildspec of that name keeps it: ours is handed over with the call, too.
         files = {
@@ -81,6 +82,10 @@ class CodeBuildRun:
         return self._result(ended, output)
 
     def _start(self, key: str) -> BuildState:
+        """Start the build of the context at `key`, once.
+
+        One that was started by a call whose answer never came finds no context, and ends by itself.
+        """
         parameters = start_parameters(self.job, self.config, key=key, token=uuid.uuid4().hex)
         waits_s = Backoff(attempts=6, base_s=1.0).waits_s()
         while True:
@@ -144,10 +149,10 @@ class CodeBuildRun:
         else:
             progress.note("CodeBuild: the build was stopped")
 
-    def _result(self, build: BuildState, output: BuildOutput) -> Descriptor | None:
+    def _result(self, build: BuildState, output: BuildKitOutput) -> Descriptor | None:
         if build.status != "SUCCEEDED":
-            reason, remedy = find_cause(build, output.last_lines, job=self.job)
-            raise self._failed(reason, remedy, output.last_lines)
+            reason, remedy = find_cause(build, output.lines, job=self.job)
+            raise self._failed(reason, remedy, output.lines)
         try:
             return build.descriptor()
         except InvalidValueError as error:
