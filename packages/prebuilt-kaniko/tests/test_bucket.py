@@ -205,9 +205,9 @@ def test_google_bucket_that_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
         bucket = open_bucket("gs://contexts")
-        with pytest.raises(BuildError, match="grant storage.objects.create"):
+        with pytest.raises(BuildError, match=r"grant storage\.objects\.create"):
             bucket.put("key", path)
-        with pytest.raises(BuildError, match="grant storage.objects.delete"):
+        with pytest.raises(BuildError, match=r"grant storage\.objects\.delete"):
             bucket.delete("key")
         server.shutdown()
 

@@ -106,7 +106,9 @@ def test_builds_in_a_job(cluster: Any, tmp_path: Path) -> None:
     assert said[-2:] == ["INFO[0000] Retrieving image manifest", "INFO[0009] Pushed"]
     assert cluster.left == []
     assert list((tmp_path / "scratch").iterdir()) == []
-    assert {"--destination=registry.example/team/image:tag", "--custom-platform=linux/arm64"} <= set(_arguments(cluster))
+    assert {"--destination=registry.example/team/image:tag", "--custom-platform=linux/arm64"} <= set(
+        _arguments(cluster)
+    )
 
 
 def test_descriptor_is_what_the_registry_has(
@@ -120,7 +122,9 @@ def test_descriptor_is_what_the_registry_has(
     assert built is not None
     assert (built.digest, built.media_type) == (digest, OCI_MANIFEST)
     arguments = _arguments(cluster)
-    assert {"--compression=zstd", "--custom-platform=linux/amd64", f"--insecure-registry={registry.host}"} <= set(arguments)
+    assert {"--compression=zstd", "--custom-platform=linux/amd64", f"--insecure-registry={registry.host}"} <= set(
+        arguments
+    )
     assert "--digest-file=/dev/termination-log" in arguments
 
 
@@ -133,7 +137,9 @@ def test_image_that_is_not_there_is_an_error(
         _service().build(make_request(reference=f"{registry.host}/team/image:tag"), RecordingProgress())
 
 
-def test_registry_that_cannot_be_asked_from_here(cluster: Any, registry: InMemoryRegistry, make_request: NewRequest) -> None:
+def test_registry_that_cannot_be_asked_from_here(
+    cluster: Any, registry: InMemoryRegistry, make_request: NewRequest
+) -> None:
     """Pods may reach what this machine does not: then it is said that the digest was not checked, and no descriptor is returned."""
     registry.fail("*", "team/image", status=403, code="DENIED", times=100)
     cluster.story = _reports("sha256:" + "d" * 64)
@@ -236,7 +242,9 @@ def test_a_build_that_fails(cluster: Any, make_request: NewRequest) -> None:
     def story(fake: Any, job: Any) -> None:
         pod = fake.add_pod(job)
         fake.run(pod)
-        fake.say(pod, "\x1b[36mINFO\x1b[0m[0000] Retrieving", "error pushing image: POST https://r/v2: UNAUTHORIZED: no")
+        fake.say(
+            pod, "\x1b[36mINFO\x1b[0m[0000] Retrieving", "error pushing image: POST https://r/v2: UNAUTHORIZED: no"
+        )
         fake.end(pod, 1, message="sha256:" + "e" * 64)
 
     cluster.story = story

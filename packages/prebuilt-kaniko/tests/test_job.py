@@ -119,7 +119,9 @@ def test_secret_of_the_settings_is_mounted_as_documented(build: KanikoBuild) -> 
         [volume] = [volume for volume in spec["volumes"] if "secret" in volume]
         items = [{"key": ".dockerconfigjson", "path": "config.json"}]
         assert volume["secret"] == {"secretName": name, "items": items}
-        assert {"name": volume["name"], "mountPath": "/kaniko/.docker", "readOnly": True} in spec["containers"][0]["volumeMounts"]
+        assert {"name": volume["name"], "mountPath": "/kaniko/.docker", "readOnly": True} in spec["containers"][0][
+            "volumeMounts"
+        ]
 
 
 def test_what_a_job_owns(build: KanikoBuild) -> None:

@@ -74,7 +74,10 @@ def test_why_an_image_is_not_pulled(cluster: Any, build: Callable[..., Any]) -> 
 @pytest.mark.parametrize(
     ("message", "remedy"),
     [
-        ('pods "p" is forbidden: error looking up service account default/x: serviceaccount "x" not found', "SERVICE_ACCOUNT"),
+        (
+            'pods "p" is forbidden: error looking up service account default/x: serviceaccount "x" not found',
+            "SERVICE_ACCOUNT",
+        ),
         ('pods "p" is forbidden: exceeded quota: compute, requested: memory=4Gi', "ask for less"),
         ('pods "p" is forbidden: violates PodSecurity "restricted:latest"', "Kaniko is root"),
         ('admission webhook "policy" denied the request', "runs the cluster"),
@@ -133,7 +136,7 @@ def test_a_node_that_comes(cluster: Any, build: Callable[..., Any]) -> None:
     ("message", "words"),
     [
         ('MountVolume.SetUp failed for volume "logins" : secret "regcred" not found', "there is no Secret regcred"),
-        ('MountVolume.SetUp failed: references non-existent secret key: .dockerconfigjson', "kubernetes.io/dockerconfigjson"),
+        ("MountVolume.SetUp failed: references non-existent secret key: .dockerconfigjson", "kubernetes.io/dockerconfigjson"),
     ],
 )  # fmt: skip
 def test_secret_of_the_settings(cluster: Any, build: Callable[..., Any], message: str, words: str) -> None:
@@ -154,7 +157,11 @@ def test_our_own_objects_may_come_late(cluster: Any, build: Callable[..., Any]) 
 
     def story(fake: Any, job: Any) -> None:
         pod, name = fake.add_pod(job), job["metadata"]["name"]
-        fake.happen(fake.pod(pod), "FailedMount", f'MountVolume.SetUp failed for volume "context" : configmap "{name}" not found')
+        fake.happen(
+            fake.pod(pod),
+            "FailedMount",
+            f'MountVolume.SetUp failed for volume "context" : configmap "{name}" not found',
+        )
         time.sleep(0.3)
         fake.run(pod)
         fake.end(pod)
@@ -234,7 +241,9 @@ def test_verbs_that_are_denied(cluster: Any, build: Callable[..., Any], verb: st
         cluster.story = _waits("ContainerCreating")
     with pytest.raises(EngineError, match=f"{verb} {resource}") as caught:
         build()
-    assert f"grant the verb {verb} on {resource} in the namespace default: the Role prebuilt-kaniko" in caught.value.remedy
+    assert (
+        f"grant the verb {verb} on {resource} in the namespace default: the Role prebuilt-kaniko" in caught.value.remedy
+    )
     assert "cannot" in caught.value.reason
     assert cluster.left == []
 

@@ -55,13 +55,13 @@ class Cluster:
                 self.namespace, dict(body), _request_timeout=_TIMEOUT_S
             )
 
-        made = self._ask("create", resource, call, absent={_CONFLICT})
+        made = self.ask("create", resource, call, absent={_CONFLICT})
         # It is there: an answer was lost, and the call made again.
-        return made if made is not None else self._get(resource, str(body["metadata"]["name"]))
+        return made if made is not None else self._there(resource, str(body["metadata"]["name"]))
 
     def find_job(self, name: str) -> Object | None:
         """Return the Job, or None if there is none."""
-        return self._ask(
+        return self.ask(
             "get",
             "jobs",
             lambda api: _group(api, "jobs").read_namespaced_job(name, self.namespace, _request_timeout=_TIMEOUT_S),
@@ -70,14 +70,13 @@ class Cluster:
 
     def delete_job(self, name: str) -> None:
         """Delete the Job, with all that it owns; nothing happens where it is gone. No cancellation stops this."""
-        replace(self, cancellation=Cancellation(), patience_s=_FIRST_PATIENCE_S)._ask(
-            "delete",
-            "jobs",
-            lambda api: _group(api, "jobs").delete_namespaced_job(
-                name, self.namespace, propagation_policy="Background", _request_timeout=_TIMEOUT_S
-            ),
-            absent={_ABSENT},
-        )
+        last = replace(self, cancellation=Cancellation(), patience_s=_FIRST_PATIENCE_S)
+
+        def call(api: Any) -> Any:  # noqa: ANN401 - as above
+            delete = _group(api, "jobs").delete_namespaced_job
+            return delete(name, self.namespace, propagation_policy="Background", _request_timeout=_TIMEOUT_S)
+
+        last.ask("delete", "jobs", call, absent={_ABSENT})
 
     def list_pods(self, selector: str) -> list[Object]:
         """Return the pods with the labels of `selector`."""
@@ -122,7 +121,7 @@ class Cluster:
             remedy = "log in to the cluster again: `kubectl auth whoami` says who you are"
         return EngineError(f"{verb} {resource}", at=f"namespace {self.namespace}", reason=reason, remedy=remedy)
 
-    def _get(self, resource: str, name: str) -> Object:
+    def _there(self, resource: str, name: str) -> Object:
         found = self.find_job(name) if resource == "jobs" else {"metadata": {"name": name}}
         if found is None:
             raise EngineError(f"create {resource}", at=f"namespace {self.namespace}", reason=f"{name} is gone already")
@@ -133,13 +132,18 @@ class Cluster:
             method = getattr(_group(api, resource), f"list_namespaced_{_SINGULAR[resource]}")
             return method(self.namespace, _request_timeout=_TIMEOUT_S, **selector)
 
-        found = self._ask("list", resource, call)
+        found = self.ask("list", resource, call)
         return list((found or {}).get("items") or [])
 
-    def _ask(
+    def ask(
         self, verb: str, resource: str, call: Callable[[Any], Any], *, absent: set[int] | None = None
     ) -> Object | None:
-        """Return what the API answers, or None for a status of `absent`."""
+        """Return what the API answers to `call`, or None for a status of `absent`.
+
+        Raises:
+            CancelledError: The build was cancelled.
+            EngineError: It refuses, with the verb and the resource; or it does not answer.
+        """
         import urllib3
         from kubernetes.client import ApiException
 

@@ -58,12 +58,15 @@ def packed_context(
         folder = tempfile.TemporaryDirectory(prefix="prebuilt-kaniko-")
     with folder as name:
         path = Path(name) / CONTEXT_FILE
-        with storage_errors("pack a build context", path), path.open("wb") as file:
+        with (
+            storage_errors("pack a build context", path),
+            path.open("wb") as file,
             # No name and no time in its header: neither is part of what is built.
-            with gzip.GzipFile("", "wb", compresslevel=_LEVEL, fileobj=file, mtime=0) as packed:
-                for chunk in context_archive(dockerfile, context):
-                    check()
-                    packed.write(chunk)
+            gzip.GzipFile("", "wb", compresslevel=_LEVEL, fileobj=file, mtime=0) as packed,
+        ):
+            for chunk in context_archive(dockerfile, context):
+                check()
+                packed.write(chunk)
         yield PackedContext(path=path, sha256=_sha256(path), size_bytes=path.stat().st_size)
 
 
