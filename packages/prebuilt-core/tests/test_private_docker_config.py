@@ -80,3 +80,18 @@ def test_folder_is_dockers(tmp_path: Path) -> None:
     """The user's folder is that of the variable, else the one at home."""
     assert docker_config_folder({"DOCKER_CONFIG": "/c"}) == Path("/c")
     assert docker_config_folder({"HOME": str(tmp_path)}) == tmp_path / ".docker"
+
+
+def test_the_variable_with_logins_keeps_those_of_others(tmp_path: Path) -> None:
+    """DOCKER_AUTH_CONFIG is stronger than the file, so it must not have another login for the same registry."""
+    logins = {"https://index.docker.io/v1/": {"auth": "x"}, "r.example": {"auth": "y"}, "ghcr.io": {"auth": "z"}}
+    environ = {"HOME": str(tmp_path), "DOCKER_AUTH_CONFIG": json.dumps({"auths": logins})}
+    for host, others in (
+        ("docker.io", {"r.example", "ghcr.io"}),
+        ("ghcr.io", {"r.example", "https://index.docker.io/v1/"}),
+    ):
+        variables = private_docker_config(tmp_path / host, host, _LOGIN, environ)
+        assert json.loads(variables["DOCKER_AUTH_CONFIG"])["auths"].keys() == others
+    for damaged in ("{", "[]"):
+        with pytest.raises(SettingError, match="DOCKER_AUTH_CONFIG"):
+            private_docker_config(tmp_path / f"x{damaged[0]}", "r", _LOGIN, environ | {"DOCKER_AUTH_CONFIG": damaged})

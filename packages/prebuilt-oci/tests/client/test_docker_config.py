@@ -193,3 +193,19 @@ def test_secrets_are_in_no_repr() -> None:
     assert "hunter2" not in f"{login} {login!r}"
     assert str(login) == "user 'ada' from the registry plugin, which have expired"
     assert Login.explicit(Credentials(username="", secret="t")).kind == "identity"
+
+
+def test_logins_of_the_variable_come_first(home: Path, environ: dict[str, str]) -> None:
+    """What a CI system puts into DOCKER_AUTH_CONFIG is stronger than files, which serve for other registries."""
+    write(home / ".docker/config.json", {"auths": {name: {"auth": auth("ada", "file")} for name in ("a.io", "b.io")}})
+    environ["DOCKER_AUTH_CONFIG"] = json.dumps({"auths": {"https://a.io": {"auth": auth("ci", "variable")}}})
+
+    assert found("a.io", "team/app", environ) == ("password", "ci", "variable")
+    assert found("b.io", "team/app", environ) == ("password", "ada", "file")
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_variable_is_named(environ: dict[str, str], text: str) -> None:
+    """The error names it, and shows nothing of what is in it."""
+    with pytest.raises(SettingError, match="at DOCKER_AUTH_CONFIG"):
+        find_login("a.io", "team/app", environ | {"DOCKER_AUTH_CONFIG": text})

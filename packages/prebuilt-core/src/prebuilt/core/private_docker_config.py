@@ -13,6 +13,7 @@ from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
 
 _FILE = "config.json"
+_VARIABLE = "DOCKER_AUTH_CONFIG"
 _DOCKER_HUB_HOSTS = {"docker.io", "index.docker.io", "registry-1.docker.io"}
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 
@@ -49,19 +50,33 @@ def private_docker_config(
     handle = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(config, file)
+    variables = {}
+    if environ.get(_VARIABLE):  # its logins are stronger than the file's
+        variables[_VARIABLE] = json.dumps(_without_login(_parsed(environ[_VARIABLE], _VARIABLE), host))
     # The user's even where buildx has yet to make it: what it writes there is to last.
-    return {"DOCKER_CONFIG": str(folder), "BUILDX_CONFIG": environ.get("BUILDX_CONFIG") or str(own / "buildx")}
+    return variables | {
+        "DOCKER_CONFIG": str(folder),
+        "BUILDX_CONFIG": environ.get("BUILDX_CONFIG") or str(own / "buildx"),
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"), "DOCKER_CONFIG", at=str(path))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise SettingError("DOCKER_CONFIG", at=str(path), reason=str(error), remedy="mend the file") from error
+
+
+def _parsed(text: str, name: str, *, at: str = "") -> dict[str, Any]:
+    remedy = "mend the file" if at else "mend it, or unset it"
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise SettingError(name, at=at, reason=str(error), remedy=remedy) from error
     if not isinstance(data, dict):
-        raise SettingError("DOCKER_CONFIG", at=str(path), reason="it is no JSON object", remedy="mend the file")
+        raise SettingError(name, at=at, reason="it is no JSON object", remedy=remedy)
     return data
 
 
@@ -73,6 +88,16 @@ def _with_login(config: Mapping[str, Any], host: str, credentials: Credentials) 
         "auths": {**(config.get("auths") or {}), key: login_entry(credentials)},
         "credHelpers": {**(config.get("credHelpers") or {}), key: ""},
     }
+
+
+def _without_login(config: Mapping[str, Any], host: str) -> dict[str, Any]:
+    names = _DOCKER_HUB_HOSTS if host in _DOCKER_HUB_HOSTS else {host}
+    logins = (config.get("auths") or {}).items()
+    return {**config, "auths": {key: login for key, login in logins if _host_of(key) not in names}}
+
+
+def _host_of(key: str) -> str:
+    return (key.partition("://")[2] or key).partition("/")[0]
 
 
 def login_key(host: str) -> str:

@@ -32,7 +32,8 @@ from prebuilt.docker.failures import answer_of, build_failure, cut_off, too_slow
 from prebuilt.docker.image_build import DeadlineError, ImageBuild, Limits
 from prebuilt.docker.push import ImagePush
 from prebuilt.docker.way import Way
-from prebuilt.oci.reference import Reference, is_layout, parse_reference
+from prebuilt.oci.docker_config import find_variable_login
+from prebuilt.oci.reference import Reference, is_layout, parse_reference, split_repository
 
 if TYPE_CHECKING:
     import docker
@@ -181,7 +182,7 @@ class LocalDockerBuildService(DockerBuildService):
             client=client,
             image=build.name,
             reference=order.reference,
-            credentials=order.credentials,
+            credentials=order.credentials or _variable_credentials(order.reference, self._settings.environ),
             progress=progress,
             limits=order.limits,
         )
@@ -234,6 +235,12 @@ def _check_platform(client: docker.APIClient, build: ImageBuild, at: str) -> Non
             reason=f"it is for {built}, and {wanted} was asked for",
             remedy="use a base image that exists for that platform",
         )
+
+
+def _variable_credentials(reference: Reference, environ: Mapping[str, str]) -> Credentials | None:
+    """Return what ``DOCKER_AUTH_CONFIG`` has for `reference`: the docker command reads it, the SDK reads files alone."""
+    login = find_variable_login(*split_repository(reference.repository), environ)
+    return login.credentials if login else None
 
 
 def _reference(text: str) -> Reference:

@@ -23,6 +23,8 @@ _HELPER_TIMEOUT_S = 60.0
 _NOT_FOUND = "credentials not found"  # Source: docker-credential-helpers/credentials/error.go
 _IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - the user name by which a helper says that its secret is a token
 
+VARIABLE = "DOCKER_AUTH_CONFIG"
+
 LoginKind = Literal["password", "identity", "registry"]
 
 
@@ -73,17 +75,22 @@ class LoginFile:
             SettingError: It is not a JSON object.
         """
         text = read_if_there(path)
-        if text is None:
+        return None if text is None else cls(path, _parsed(text, str(path), "mend the file"))
+
+    @classmethod
+    def of_variable(cls, environ: Mapping[str, str]) -> LoginFile | None:
+        """Return what is in ``DOCKER_AUTH_CONFIG``, as CI systems set it; None if that is not set. It names no helpers.
+
+        Raises:
+            SettingError: It is not a JSON object.
+
+        Source: https://docs.docker.com/reference/cli/docker/ (environment variables)
+        """
+        text = environ.get(VARIABLE)
+        if not text:
             return None
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise SettingError("registry logins", at=str(path), reason=str(error), remedy="mend the file") from error
-        if not isinstance(data, dict):
-            raise SettingError(
-                "registry logins", at=str(path), reason="it is not a JSON object", remedy="mend the file"
-            )
-        return cls(path, data)
+        data = _parsed(text, VARIABLE, 'write {"auths": {…}}, or unset it')
+        return cls(Path(VARIABLE), {"auths": data.get("auths")})
 
     def find(self, host: str, repository: str) -> Login | None:
         """Return the login for `repository` at `host`, or None.
@@ -144,8 +151,19 @@ class LoginFile:
         return user, password.rstrip("\0")  # Docker strips them, too: an old client padded
 
 
+def _parsed(text: str | bytes, at: str, remedy: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        # The text is not in the message: it may hold a secret.
+        raise SettingError("registry logins", at=at, reason=str(error), remedy=remedy) from error
+    if not isinstance(data, dict):
+        raise SettingError("registry logins", at=at, reason="it is not a JSON object", remedy=remedy)
+    return data
+
+
 def find_login(host: str, repository: str, environ: Mapping[str, str]) -> Login | None:
-    """Return the login for a repository from Docker's file, else from Podman's; None if neither has one.
+    """Return the login for a repository from ``DOCKER_AUTH_CONFIG``, else Docker's file, else Podman's; None if none has one.
 
     Args:
         host: ``host[:port]`` as references have it: ``docker.io``.
@@ -156,12 +174,25 @@ def find_login(host: str, repository: str, environ: Mapping[str, str]) -> Login 
         UnauthorizedError: A credential helper failed.
         SettingError: A file cannot be read.
     """
+    found = find_variable_login(host, repository, environ)
+    if found is not None:
+        return found
     for path in login_files(environ):
         file = LoginFile.read(path)
         found = file.find(host, repository) if file else None
         if found is not None:
             return found
     return None
+
+
+def find_variable_login(host: str, repository: str, environ: Mapping[str, str]) -> Login | None:
+    """Return the login that ``DOCKER_AUTH_CONFIG`` has for a repository; None if it has none.
+
+    Raises:
+        SettingError: It cannot be read.
+    """
+    variable = LoginFile.of_variable(environ)
+    return variable.find(host, repository) if variable else None
 
 
 def login_files(environ: Mapping[str, str]) -> list[Path]:
