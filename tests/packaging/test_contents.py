@@ -88,7 +88,7 @@ def test_needs_its_neighbours_by_range(package: Package) -> None:
 def test_lists_its_plugins_where_they_are(package: Package) -> None:
     """Entry points of a package lead into the package itself."""
     for group, points in package.project.get("entry-points", {}).items():
-        assert group in {"metaflow_prebuilt.build_services", "metaflow_prebuilt.image_registries"}
+        assert group in {f"metaflow_prebuilt.{kind}" for kind in ("build_services", "image_registries", "logins")}
         assert all(target.startswith(f"{package.module}") for target in points.values())
 
 
