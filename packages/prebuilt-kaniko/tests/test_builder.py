@@ -256,6 +256,28 @@ def test_a_build_that_fails(cluster: Any, make_request: NewRequest) -> None:
     assert cluster.left == []
 
 
+def test_a_log_that_cannot_be_read(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the cluster kept of it stands for it."""
+    from prebuilt.kaniko.cluster import Cluster
+
+    def away(*_: object) -> None:
+        raise OSError("no route to the node")
+
+    monkeypatch.setattr(Cluster, "open_log", away)
+    monkeypatch.setattr("prebuilt.kaniko.watch._DRAIN_S", 0.2)
+
+    def story(fake: Any, job: Any) -> None:
+        pod = fake.add_pod(job)
+        fake.run(pod)
+        fake.end(pod, 1, message="INFO[0000] Retrieving\nerror building image: MANIFEST_UNKNOWN")
+
+    cluster.story = story
+    said: list[str] = []
+    assert not _build(_service(), said)
+    assert "INFO[0000] Retrieving" in said
+    assert "METAFLOW_PREBUILT_BASE_IMAGE" in said[-1]
+
+
 @pytest.mark.parametrize(("reason", "exit_code"), [("OOMKilled", 137), ("Error", 137), ("OOMKilled", 1)])
 def test_memory_that_ran_out(cluster: Any, reason: str, exit_code: int) -> None:
     """137 is explained, with what the build had and the setting."""

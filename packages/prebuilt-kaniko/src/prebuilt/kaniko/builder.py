@@ -18,6 +18,7 @@ from prebuilt.core.progress import ImageProgress
 from prebuilt.core.settings import Settings
 
 if TYPE_CHECKING:
+    from prebuilt.kaniko.config import KanikoConfig
     from prebuilt.kaniko.connection import Connection
     from prebuilt.kaniko.run import KanikoRun
 
@@ -40,21 +41,27 @@ class KanikoBuildService(DockerBuildService):
             EngineError: The cluster cannot be reached, or does not allow something.
             FetchError: A package that has to travel in the context could not be downloaded.
         """
+        from prebuilt.kaniko.config import KanikoConfig
+
         request.check_registries("kaniko")
         request.cancellation.check()
-        spec = request.spec
-        order = _Order(
-            reference=request.reference,
-            credentials=request.credentials,
-            pulled=(spec.base.repository,),
-            image_id=spec.full_id,
-            note=progress.note,
-            cancellation=request.cancellation,
-        )
-        run = self._run(order)
-        build = replace(run.build, platform=str(spec.base.platform), compression=spec.compression, is_ours=True)
+        config = KanikoConfig.from_settings(self._settings)  # a mistake in it is told before packages are gathered
         with request.as_dockerfile("plain", progress) as rendered:
-            progress.state(f"building with Kaniko (Job {build.name} in {run.config.namespace})")
+            run = self._run(
+                _Order(
+                    dockerfile=rendered.dockerfile,
+                    reference=request.reference,
+                    credentials=request.credentials,
+                    image_id=request.spec.full_id,
+                    note=progress.note,
+                    cancellation=request.cancellation,
+                ),
+                config,
+            )
+            build = replace(
+                run.build, platform=str(rendered.platform), compression=request.spec.compression, is_ours=True
+            )
+            progress.state(f"building with Kaniko (Job {build.name} in {config.namespace})")
             digest = replace(run, build=build).run(rendered.dockerfile, rendered.context, progress.output)
         return _descriptor(request, digest, self._settings, progress) if digest is not None else None
 
@@ -73,12 +80,14 @@ class KanikoBuildService(DockerBuildService):
         ``password`` of `push_credentials`; without them, as the settings say.
         """
         from prebuilt.core.context_archive import published_context
+        from prebuilt.kaniko.config import KanikoConfig
 
         secret = push_credentials.get("password")
         login = Credentials(username=push_credentials.get("username") or "", secret=secret) if secret else None
         image_id = hashlib.sha256(f"{image_tag}\n{dockerfile}".encode()).hexdigest()
         try:
-            run = self._run(_Order(reference=image_tag, credentials=login, image_id=image_id, note=echo))
+            order = _Order(dockerfile=dockerfile, reference=image_tag, credentials=login, image_id=image_id, note=echo)
+            run = self._run(order, KanikoConfig.from_settings(self._settings))
             build = replace(run.build, platform=target_platform)
             replace(run, build=build).run(dockerfile, published_context(context_files), echo)
         except PrebuiltError as error:
@@ -86,18 +95,19 @@ class KanikoBuildService(DockerBuildService):
             return False
         return True
 
-    def _run(self, order: _Order) -> KanikoRun:
+    def _run(self, order: _Order, config: KanikoConfig) -> KanikoRun:
         """Return a run for `order`, which may be changed yet; nothing is asked of the cluster."""
         from prebuilt.core.dockerfile import proxy_arguments
         from prebuilt.kaniko.cluster import Cluster
-        from prebuilt.kaniko.config import BESIDE_IMAGES, KanikoConfig
+        from prebuilt.kaniko.config import BESIDE_IMAGES
+        from prebuilt.kaniko.images import pulled_repositories
         from prebuilt.kaniko.job import KanikoBuild, new_name
         from prebuilt.kaniko.logins import docker_config
         from prebuilt.kaniko.run import KanikoRun
         from prebuilt.oci.config import NetworkConfig
         from prebuilt.oci.reference import is_layout, parse_reference, split_repository
 
-        config, network = KanikoConfig.from_settings(self._settings), NetworkConfig.from_settings(self._settings)
+        network = NetworkConfig.from_settings(self._settings)
         repository = parse_reference(order.reference).repository
         if is_layout(repository):
             raise BuildError(
@@ -107,7 +117,7 @@ class KanikoBuildService(DockerBuildService):
                 remedy="choose another METAFLOW_PREBUILT_IMAGE_REGISTRY, or set METAFLOW_PREBUILT_BUILD_SERVICE=native",
             )
         cache = repository if config.cache == BESIDE_IMAGES else config.cache
-        pulled = (*order.pulled, *([cache] if cache else []))
+        pulled = (*pulled_repositories(order.dockerfile), *([cache] if cache else []))
         hosts = {split_repository(name)[0] for name in (repository, *pulled)}
         sends = config.secret_name is None and config.credentials == "send"
         return KanikoRun(
@@ -147,11 +157,11 @@ class KanikoBuildService(DockerBuildService):
 class _Order:
     """What both forms of a build have in common."""
 
+    dockerfile: str
     reference: str
     credentials: Credentials | None
     image_id: str
     note: Callable[[str], None]
-    pulled: tuple[str, ...] = ()
     cancellation: Cancellation = field(default_factory=Cancellation)
 
 

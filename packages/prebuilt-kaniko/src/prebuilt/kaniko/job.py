@@ -182,7 +182,7 @@ def _pod(build: KanikoBuild, config: KanikoConfig, *, context: str | None, has_l
                 "env": list(_variables(build)),
                 "resources": {"requests": asked, "limits": {"memory": config.memory}},
                 "volumeMounts": mounts,
-                "terminationMessagePolicy": "File",
+                "terminationMessagePolicy": "FallbackToLogsOnError",
             }
         ],
         "volumes": volumes,

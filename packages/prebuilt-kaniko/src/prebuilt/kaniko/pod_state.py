@@ -39,7 +39,7 @@ class Ended:
     Attributes:
         exit_code: 0 if all went well.
         reason: The cluster's word: ``Completed``, ``Error``, ``OOMKilled``.
-        message: What Kaniko wrote of itself: the digest.
+        message: What Kaniko wrote of itself: the digest; the last lines of its log where it failed before it had one.
     """
 
     exit_code: int

@@ -77,6 +77,9 @@ class KanikoRun:
             cancellation=self.cancellation,
         ).wait(made)
         if end.exit_code != 0:
+            if not output.lines:  # its log could not be read
+                for line in end.message.splitlines():
+                    output(line)
             reason, remedy = find_cause(end, output.lines, host=self.host, memory=self.config.memory)
             raise self._failure(reason, remedy or "see what it said")
         try:

@@ -1,0 +1,76 @@
+"""Why a build failed, as Kaniko and registries say it, and what is taken from a Dockerfile."""
+
+from __future__ import annotations
+
+import pytest
+
+from prebuilt.kaniko.failure import find_cause
+from prebuilt.kaniko.images import pulled_repositories
+from prebuilt.kaniko.pod_state import Ended
+
+FAILED = Ended(exit_code=1, reason="Error", message="")
+
+
+def _remedy(*lines: str) -> str:
+    return find_cause(FAILED, lines, host="r.example", memory="4Gi")[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            (
+                'error checking push permissions -- make sure you entered the correct tag name: checking push permission for "r.example/i:t":'
+                " POST https://r.example/v2/i/blobs/uploads/: UNAUTHORIZED: authentication required"
+            ),
+            "docker login r.example",
+        ),
+        ("error pushing image: failed to push to destination: DENIED: no", "may push to the repository"),
+        (
+            "error building image: GET https://r.example/v2/b/manifests/1: MANIFEST_UNKNOWN: manifest unknown",
+            "METAFLOW_PREBUILT_BASE_IMAGE",
+        ),
+        ("error building image: GET https://index.docker.io/v2/: TOOMANYREQUESTS: limit", "limits are higher"),
+        (
+            "error building image: http: server gave HTTP response to HTTPS client",
+            "METAFLOW_PREBUILT_INSECURE_REGISTRIES",
+        ),
+        ("error building image: x509: certificate signed by unknown authority", "--registry-certificate"),
+        ("error building image: dial tcp 10.0.0.1:443: connect: connection refused", "pods of the cluster"),
+        ("error building image: write /x: no space left on device", "METAFLOW_PREBUILT_KANIKO_DISK"),
+        ("error building image: waiting for process to exit: signal: killed", "more than 4Gi"),
+        ("Error: unknown flag: --nonsense", "METAFLOW_PREBUILT_KANIKO_FLAGS"),
+    ],
+)
+def test_known_causes(line: str, words: str) -> None:
+    """Each has a remedy, also as the last of many lines."""
+    assert words in _remedy("INFO[0000] Retrieving", line)
+
+
+def test_steps_say_much() -> None:
+    """What a step says of passwords is about its package index, and not about the registry; its memory is its memory."""
+    assert _remedy("401 Unauthorized for the index", "error building image: exit status 3") == ""
+    assert "MEMORY" in _remedy("signal: killed", "error building image: exit status 3")
+
+
+def test_reason_is_the_last_error() -> None:
+    """Kaniko's usage may follow it; a silent Kaniko has its exit code."""
+    reason, _ = find_cause(FAILED, ("error one", "error two", "usage"), host="h", memory="m")
+    assert reason == "error two"
+    assert find_cause(FAILED, (), host="h", memory="m")[0] == "it said nothing (exit code 1)"
+
+
+def test_images_of_a_dockerfile() -> None:
+    """Stages, scratch and arguments are no images; platforms are passed over; each repository is named once."""
+    dockerfile = """
+    FROM --platform=linux/amd64 python:3.11-slim AS build
+    from r.example/base@sha256:{digest}
+    FROM build AS again
+    FROM scratch
+    FROM $OTHER
+    FROM again
+    FROM python:3.12
+    FROM NOT/A/REFERENCE
+    COPY --from=busybox:1 / /
+    """.replace("{digest}", "0" * 64)
+    assert pulled_repositories(dockerfile) == ("docker.io/library/python", "r.example/base")
