@@ -140,7 +140,7 @@ def test_the_environment_has_the_architecture_of_the_image(
     assert (asked["environmentTypeOverride"], asked["imageOverride"]) == (environment, image)
     assert asked["imagePullCredentialsTypeOverride"] == "CODEBUILD"
     assert asked["privilegedModeOverride"] is True
-    assert cloud.build.variables["PREBUILT_PLATFORM"] == platform
+    assert cloud.build.variables["IMAGE_PLATFORM"] == platform
 
 
 def test_the_login_is_the_roles_own(cloud: Any, heard: Any, make_request: Make) -> None:
@@ -151,8 +151,8 @@ def test_the_login_is_the_roles_own(cloud: Any, heard: Any, make_request: Make) 
     CodeBuildService().build(request, heard)
     assert "hush-hush" not in json.dumps(cloud.build.asked, default=str)
     host = request.reference.partition("/")[0]
-    assert cloud.build.variables["PREBUILT_ECR"] == f"{host}={REGION}"
-    assert "PREBUILT_REGISTRY" not in cloud.build.variables
+    assert cloud.build.variables["ECR_REGISTRIES"] == f"{host}={REGION}"
+    assert "REGISTRY_HOST" not in cloud.build.variables
 
 
 def test_eight_builds_at_once_share_no_key(cloud: Any, heard: Any, make_request: Make) -> None:
@@ -220,11 +220,13 @@ def test_a_build_that_takes_too_long_is_stopped(
 
     def host(build: RemoteBuild) -> None:
         build.enter("BUILD")
+        build.write("still working")
         assert build.is_stopped.wait(10)
 
     cloud.plays(host)
-    with pytest.raises(BuildError, match=r"longer than 1 s; set METAFLOW_PREBUILT_CODEBUILD_TIMEOUT"):
+    with pytest.raises(BuildError, match=r"longer than 1 s; set METAFLOW_PREBUILT_CODEBUILD_TIMEOUT") as caught:
         CodeBuildService().build(make_request(), heard)
+    assert caught.value.output == ("still working",)
     assert cloud.build.data["buildStatus"] == "STOPPED"
     assert cloud.build.asked["timeoutInMinutesOverride"] == 5
     assert cloud.keys() == []
@@ -243,8 +245,8 @@ def test_the_published_form(cloud: Any) -> None:
         "linux/arm64",
     )
     assert built is True
-    assert cloud.build.variables["PREBUILT_PLATFORM"] == "linux/arm64"
-    assert cloud.build.variables["PREBUILT_REGISTRY"] == "r.example"
+    assert cloud.build.variables["IMAGE_PLATFORM"] == "linux/arm64"
+    assert cloud.build.variables["REGISTRY_HOST"] == "r.example"
     assert cloud.build.asked["environmentTypeOverride"] == "ARM_CONTAINER"
     assert "pushed it" in said
     assert "hush" not in json.dumps(cloud.build.asked, default=str)

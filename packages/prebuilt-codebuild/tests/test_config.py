@@ -100,12 +100,12 @@ def test_the_projects_own_buildspec() -> None:
 )
 def test_where_the_cache_is(value: str, reference: str) -> None:
     """Beside the images, or in a place of its own."""
-    assert variables(CACHE=value)["PREBUILT_CACHES"] == reference
+    assert variables(CACHE=value)["IMAGE_CACHES"] == reference
 
 
 def test_the_cache_can_be_off() -> None:
     """Then no build reads or writes one."""
-    assert "PREBUILT_CACHES" not in variables(CACHE="off")
+    assert "IMAGE_CACHES" not in variables(CACHE="off")
 
 
 def test_a_secret_is_named_and_never_known() -> None:
@@ -113,8 +113,8 @@ def test_a_secret_is_named_and_never_known() -> None:
     asked = started("r.example/team/image:v1", REGISTRY_SECRET="team/login")
     secret = [each for each in asked["environmentVariablesOverride"] if each["type"] == "SECRETS_MANAGER"]
     assert secret == [
-        {"name": "PREBUILT_REGISTRY_USER", "value": "team/login:username", "type": "SECRETS_MANAGER"},
-        {"name": "PREBUILT_REGISTRY_PASSWORD", "value": "team/login:password", "type": "SECRETS_MANAGER"},
+        {"name": "REGISTRY_USER", "value": "team/login:username", "type": "SECRETS_MANAGER"},
+        {"name": "REGISTRY_PASSWORD", "value": "team/login:password", "type": "SECRETS_MANAGER"},
     ]
     assert "SECRETS_MANAGER" not in str(started(ECR, REGISTRY_SECRET="team/login"))
 
@@ -123,7 +123,7 @@ def test_docker_hub_has_no_name_at_login() -> None:
     """`docker login` without a registry is Docker Hub's."""
     values = {each["name"]: each["value"] for each in started("team/image:v1")["environmentVariablesOverride"]}
     assert values["IMAGE_TAG"] == "team/image:v1"
-    assert "PREBUILT_REGISTRY" not in values
+    assert "REGISTRY_HOST" not in values
 
 
 def test_a_base_in_another_registry_of_amazon() -> None:
@@ -133,7 +133,7 @@ def test_a_base_in_another_registry_of_amazon() -> None:
     job = dataclasses.replace(
         BuildJob.to(ECR), base_repository="999999999999.dkr.ecr.us-east-1.amazonaws.com/bases/python"
     )
-    assert job.variables("key", config())["PREBUILT_ECR"] == (
+    assert job.variables("key", config())["ECR_REGISTRIES"] == (
         "123456789012.dkr.ecr.eu-west-1.amazonaws.com=eu-west-1 999999999999.dkr.ecr.us-east-1.amazonaws.com=us-east-1"
     )
 
@@ -143,7 +143,7 @@ def test_output_is_one_line_of_csv() -> None:
     import dataclasses
 
     job = dataclasses.replace(BuildJob.to(ECR), compression="zstd", annotations={"name": 'with "quotes", and a comma'})
-    assert job.variables("key", config())["PREBUILT_OUTPUT"] == (
+    assert job.variables("key", config())["IMAGE_OUTPUT"] == (
         f"type=image,name={ECR},push=true,oci-mediatypes=true,compression=zstd,rewrite-timestamp=true,"
         '"annotation.name=with ""quotes"", and a comma"'
     )

@@ -93,6 +93,12 @@ def test_buildkits_own_word_is_the_reason() -> None:
     assert reason == "it ended as FAILED while building and pushing: failed to solve: it broke"
 
 
+def test_where_nothing_was_said_the_console_may_know() -> None:
+    """Without a line of its log, the error leads to the build's page."""
+    _, remedy = find_cause(ended(), [], job=BuildJob.to("r.example/i:t"))
+    assert "https://eu-west-1.console.aws.amazon.com/codesuite" in remedy
+
+
 def test_a_source_that_cannot_be_downloaded() -> None:
     """The role of the project is what may not read the bucket."""
     _, remedy = find_cause(ended("DOWNLOAD_SOURCE"), [], job=BuildJob.to(f"{ECR}/i:t"))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prebuilt.codebuild.config import REGISTRY_SECRET, TIMEOUT
+from prebuilt.codebuild.console import console_link
 from prebuilt.codebuild.job import BuildJob
 from prebuilt.codebuild.state import PHASES, BuildState
 
@@ -70,7 +71,8 @@ def find_cause(build: BuildState, lines: Sequence[str], *, job: BuildJob) -> tup
     # BuildKit's own word for it says more than that a command ended with status 1.
     said = errors[-1].removeprefix("ERROR: ") if errors else "; ".join(build.reasons)
     reason = f"it ended as {build.status}{phase}" + (f": {said}" if said else "")
-    return reason, _remedy(build, "\n".join((*build.reasons, *lines)), job) or "see what it said"
+    look = "see what it said" if lines else f"see its log, if there is one: {console_link(build.arn)}"
+    return reason, _remedy(build, "\n".join((*build.reasons, *lines)), job) or look
 
 
 def _remedy(build: BuildState, text: str, job: BuildJob) -> str:

@@ -82,13 +82,15 @@ class BuildJob:
         return {
             "BUILD_CONTEXT_KEY": key,
             "IMAGE_TAG": self.reference,
-            "PREBUILT_PLATFORM": self.platform or "",
-            "PREBUILT_OUTPUT": ",".join(self._output()),
-            "PREBUILT_COMPRESSION": self.compression or "",
-            "PREBUILT_CACHES": " ".join(self._caches(config)),
-            "PREBUILT_BUILDKIT_IMAGE": config.buildkit_image,
-            "PREBUILT_ECR": " ".join(f"{host}={region}" for host, region in sorted(self._amazon_registries().items())),
-            "PREBUILT_REGISTRY": "" if ecr_region(self.host) else _login_name(self.host),
+            "IMAGE_PLATFORM": self.platform or "",
+            "IMAGE_OUTPUT": ",".join(self._output()),
+            "IMAGE_COMPRESSION": self.compression or "",
+            "IMAGE_CACHES": " ".join(self._caches(config)),
+            "BUILDKIT_IMAGE": config.buildkit_image,
+            "ECR_REGISTRIES": " ".join(
+                f"{host}={region}" for host, region in sorted(self._amazon_registries().items())
+            ),
+            "REGISTRY_HOST": "" if ecr_region(self.host) else _login_name(self.host),
         }
 
     def secret_variables(self, config: CodeBuildConfig) -> dict[str, str]:
@@ -96,8 +98,8 @@ class BuildJob:
         if config.registry_secret is None or ecr_region(self.host):
             return {}
         return {
-            "PREBUILT_REGISTRY_USER": f"{config.registry_secret}:username",
-            "PREBUILT_REGISTRY_PASSWORD": f"{config.registry_secret}:password",
+            "REGISTRY_USER": f"{config.registry_secret}:username",
+            "REGISTRY_PASSWORD": f"{config.registry_secret}:password",
         }
 
     def _output(self) -> Iterator[str]:

@@ -78,12 +78,14 @@ class BuildLog:
         if error.code in MISSING and not self._is_found:
             return  # it is made when the first line is written
         if error.code in MISSING:
-            self._give_up(f"its log is gone: somebody deleted {place.group} or the stream {place.stream}")
+            self._give_up(
+                f"its log is gone: somebody deleted {place.group} or the stream {place.stream}. The build goes on"
+            )
         elif error.code in DENIED or not error.is_transient:
-            self._give_up(f"its log is not shown: {error}")
+            self._give_up(f"its log is not shown, and the build goes on: {error}")
         else:
             _LOG.debug("the log could not be read; the next look may work", exc_info=True)
 
     def _give_up(self, why: str) -> None:
         self._is_given_up = True
-        self._note(f"{why}. The build goes on")
+        self._note(why)

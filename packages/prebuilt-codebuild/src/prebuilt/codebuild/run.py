@@ -77,7 +77,7 @@ class CodeBuildRun:
             with self._stopped_if_left(build, progress):
                 progress.note(f"CodeBuild: {console_link(build.arn)}")
                 log = BuildLog(self.clients.logs, output, progress.note)
-                ended = self._follow(build, log, progress)
+                ended = self._follow(build, log, output, progress)
             log.finish(ended.log, wait=ended.status != "SUCCEEDED")
         return self._result(ended, output)
 
@@ -99,7 +99,7 @@ class CodeBuildRun:
                     raise
                 self.cancellation.wait(wait_s)
 
-    def _follow(self, build: BuildState, log: BuildLog, progress: ImageProgress) -> BuildState:
+    def _follow(self, build: BuildState, log: BuildLog, output: BuildKitOutput, progress: ImageProgress) -> BuildState:
         """Return the build as it ended."""
         ask = _Patient(self._state_of(build), progress.note)
         deadline_s = time.monotonic() + self.config.timeout_s
@@ -108,7 +108,7 @@ class CodeBuildRun:
             self.cancellation.wait(_LOOK_S)
             self.cancellation.check()
             if time.monotonic() > deadline_s:
-                raise self._out_of_time()
+                raise self._out_of_time(output.lines)
             look += 1
             if look % _LOOKS_AT_STATE == 0:
                 build = ask(build)
@@ -159,8 +159,8 @@ class CodeBuildRun:
             remedy = "mend what the project's buildspec exports as IMAGE_DIGEST, IMAGE_MEDIA_TYPE and IMAGE_SIZE"
             raise self._failed(f"the buildspec handed back what is no digest: {error.reason}", remedy, ()) from error
 
-    def _out_of_time(self) -> BuildError:
-        return self._failed(f"it took longer than {self.config.timeout_s} s", f"set {TIMEOUT} to more seconds", ())
+    def _out_of_time(self, lines: tuple[str, ...]) -> BuildError:
+        return self._failed(f"it took longer than {self.config.timeout_s} s", f"set {TIMEOUT} to more seconds", lines)
 
     def _failed(self, reason: str, remedy: str, lines: tuple[str, ...]) -> BuildError:
         tried = f"build an image with CodeBuild's project {self.config.project}"
