@@ -196,6 +196,23 @@ def test_time_that_is_up(cluster: Any, build: Callable[..., Any]) -> None:
     assert cluster.made("jobs")[0]["spec"]["activeDeadlineSeconds"] == 7
 
 
+def test_pod_that_was_killed_because_time_is_up(cluster: Any, build: Callable[..., Any]) -> None:
+    """Its container fails first, and the Job says why a moment later."""
+
+    def story(fake: Any, job: Any) -> None:
+        pod = fake.add_pod(job)
+        fake.run(pod)
+        with fake.changed:
+            fake.pod(pod)["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        fake.end(pod, 143)
+        time.sleep(0.3)
+        fake.fail_job(job, "DeadlineExceeded")
+
+    cluster.story = story
+    with pytest.raises(BuildError, match="longer than 7 s"):
+        build(KANIKO_TIMEOUT="7")
+
+
 def test_time_that_the_cluster_forgets(
     cluster: Any, build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,9 +143,9 @@ def newest(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def failed_job(job: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return reason and message of a Job that failed; None if it did not."""
+    """Return reason and message of a Job that failed, or that fails as soon as its pod has ended; None if it does not."""
     for condition in (job.get("status") or {}).get("conditions") or []:
-        if condition.get("type") == "Failed" and condition.get("status") == "True":
+        if condition.get("type") in {"Failed", "FailureTarget"} and condition.get("status") == "True":
             return str(condition.get("reason") or ""), str(condition.get("message") or "")
     return None
 

@@ -88,7 +88,8 @@ class JobWatch:
             self._check_unborn(uid)
         else:
             found = self._look_at(pod)
-            if found is not None:
+            was_killed = found is not None and found.exit_code != 0 and pod["metadata"].get("deletionTimestamp")
+            if found is not None and not was_killed:  # else the Job says why, now or soon
                 return found
         self._check_job(job)
         return None
