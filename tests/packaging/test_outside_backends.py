@@ -183,8 +183,13 @@ def test_an_outside_builder_pushes_to_our_registry(site: Site) -> None:
     assert any((folder / "layers").iterdir())
     options = json.loads((folder.parent / f"{folder.name}.json").read_text())
     assert options[:2] == ["--platform", "linux/amd64"]
-    assert options[-1] == attributes["image"]
-    assert attributes["image"].startswith(site.server.repository("ours/flows:v1-"))
+    tagged = options[-1]
+    assert tagged.startswith(site.server.repository("ours/flows:v1-"))
+    assert attributes["image"].startswith(site.server.repository("ours/flows@sha256:"))
+    assert (
+        open_repository(site.server.repository("ours/flows")).resolve(tagged.rpartition(":")[2]).digest
+        in attributes["image"]
+    )
 
 
 def test_our_builder_pushes_to_an_outside_registry(site: Site) -> None:
