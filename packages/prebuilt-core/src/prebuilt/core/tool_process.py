@@ -21,14 +21,19 @@ _PATIENCE_S = 10.0  # for a command that was asked to stop: it tells its daemon,
 _LINE_CHARS = 16_384
 
 _GUARD = """\
-read -r _ && exit 0
-kill -INT "-$1"
-for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "-$1" || break; sleep 1; done
-kill -KILL "-$1"
-shift
+group=
+while read -r line; do
+  [ "$line" = done ] && exit 0
+  group=$line
+done
+if [ -n "$group" ]; then
+  kill -INT "-$group"
+  for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "-$group" || break; sleep 1; done
+  kill -KILL "-$group"
+fi
 [ $# -eq 0 ] || rm -rf -- "$@"
 """
-"""Waits for a line, which says that all is well. The end of input without one says that whoever started it was killed."""
+"""Reads the group of processes to watch, then ``done``. The end of input without that says that who started it was killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,36 +137,51 @@ class _Work(threading.Thread):
 def _started(
     command: Sequence[str], environ: Mapping[str, str] | None, remove: Sequence[Path]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    try:
-        process = subprocess.Popen(
-            command,
-            env=environ,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # its group is its own, and is signalled as a whole
-        )
-    except OSError as error:
-        raise EngineError(_run(command), reason=error.strerror or str(error)) from error
-    with process, _guarded(process.pid, remove):
-        yield process
+    with _guarded(remove) as watch:
+        try:
+            process = subprocess.Popen(
+                command,
+                env=environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # its group is its own, and is signalled as a whole
+            )
+        except OSError as error:
+            raise EngineError(_run(command), reason=error.strerror or str(error)) from error
+        with process:
+            try:
+                watch(process.pid)
+                yield process
+            finally:
+                _stop(process)
 
 
 @contextlib.contextmanager
-def _guarded(group: int, remove: Sequence[Path]) -> Iterator[None]:
-    """Have a small process watch whether this one is killed; it then does what this one no longer can."""
+def _guarded(remove: Sequence[Path]) -> Iterator[Callable[[int], None]]:
+    """Have a small process watch whether this one is killed; it then does what this one no longer can.
+
+    What is given tells it the group of processes to end. It is there before them, so that there is no moment without it.
+    """
     guard = subprocess.Popen(
-        ["/bin/sh", "-c", _GUARD, "guard", str(group), *(str(folder.absolute()) for folder in remove)],
+        ["/bin/sh", "-c", _GUARD, "guard", *(str(folder.absolute()) for folder in remove)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         cwd="/",
     )
+    stdin = guard.stdin
+    assert stdin is not None  # noqa: S101 - it was asked for
+
+    def watch(group: int) -> None:
+        stdin.write(f"{group}\n".encode())
+        stdin.flush()
+
     try:
-        yield
+        yield watch
     finally:
-        guard.communicate(b"all is well\n")
+        guard.communicate(b"done\n")
 
 
 def _feed(process: subprocess.Popen[bytes], chunks: Iterable[bytes]) -> None:
