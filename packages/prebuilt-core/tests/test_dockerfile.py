@@ -19,12 +19,12 @@ from prebuilt.core.dockerfile import (
     DockerfileBuild,
     DockerfileForm,
     dockerfile_build,
-    is_loopback_host,
     proxy_arguments,
 )
 from prebuilt.core.errors import BuildError, InvalidValueError
 from prebuilt.core.layer_source import LayerSource
 from prebuilt.core.lock import CondaPackage, Lock, Wheel
+from prebuilt.core.loopback import is_loopback
 from prebuilt.core.plan import plan_layers
 from prebuilt.core.progress import LineProgress
 from prebuilt.core.spec import BaseImage, ImageSpec
@@ -303,9 +303,9 @@ def test_a_proxy_that_is_no_address_is_left_to_its_reader() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "is_loopback"),
+    ("host", "is_it"),
     [("127.0.0.1", True), ("[::1]", True), ("localhost", True), ("10.0.0.1", False), ("localhost.example", False)],
 )
-def test_loopback_is_known_by_name_and_address(host: str, is_loopback: bool) -> None:  # noqa: FBT001
+def test_loopback_is_known_by_name_and_address(host: str, is_it: bool) -> None:  # noqa: FBT001
     """Names and addresses that mean this machine."""
-    assert is_loopback_host(host) is is_loopback
+    assert is_loopback(host) is is_it

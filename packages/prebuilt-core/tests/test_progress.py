@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from prebuilt.core.progress import LineProgress, TerminalProgress
+from prebuilt.core.progress import EchoProgress, LineProgress, TerminalProgress
 
 
 def test_elsewhere_than_on_a_terminal_an_image_takes_two_lines() -> None:
@@ -32,6 +32,21 @@ def test_a_failure_is_said() -> None:
     image.note("two packages own one file")
     image.failed("disk full")
     assert lines == ["train: two packages own one file", "train: failed: disk full"]
+
+
+def test_callers_of_the_published_form_hear_all_but_bytes() -> None:
+    """States that are no news are passed on once."""
+    said: list[str] = []
+    image = EchoProgress(said.append)
+    image.state("building")
+    image.state("building")
+    image.add_total(10)
+    image.advance(10)
+    image.output("#1 step")
+    image.note("careful")
+    image.done("pushed")
+    image.failed("no")
+    assert said == ["building", "#1 step", "careful", "pushed", "no"]
 
 
 def test_on_a_terminal_live_lines_are_redrawn_and_finished_ones_stay() -> None:

@@ -71,8 +71,7 @@ class BuildxBuildService(DockerBuildService):
         """
         from prebuilt.core.context_archive import published_context
 
-        secret = push_credentials.get("password")
-        login = Credentials(username=push_credentials.get("username") or "", secret=secret) if secret else None
+        login = Credentials.published(push_credentials)
         try:
             run = self._prepare(image_tag, echo)
             build = replace(run.build, platform=target_platform)

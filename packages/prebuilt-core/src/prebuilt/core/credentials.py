@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Protocol
+from typing import Any, Protocol
 
 from prebuilt.core.errors import InvalidValueError
 
@@ -24,6 +25,12 @@ class Credentials:
         """Refuse an expiry without a time zone."""
         if self.expires_at is not None and self.expires_at.tzinfo is None:
             raise InvalidValueError("an expiry", self.expires_at, reason="it has no time zone")
+
+    @classmethod
+    def published(cls, push_credentials: Mapping[str, Any]) -> Credentials | None:
+        """Return ``username`` and ``password`` of what a registry's ``push_credentials()`` gives; None if it has no password."""
+        secret = push_credentials.get("password")
+        return cls(username=push_credentials.get("username") or "", secret=secret) if secret else None
 
     @property
     def is_expired(self) -> bool:

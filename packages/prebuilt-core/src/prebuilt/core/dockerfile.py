@@ -21,12 +21,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from prebuilt.core.errors import BuildError, InvalidValueError
 from prebuilt.core.layer_source import LayerSource
+from prebuilt.core.loopback import is_loopback
 from prebuilt.core.plan import LayerPlan, PlannedLayer
 from prebuilt.core.platforms import Platform
 from prebuilt.core.progress import ImageProgress
@@ -134,17 +134,9 @@ def proxy_arguments(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in set_here.items() if name.upper() == "NO_PROXY" or not _is_on_loopback(value)}
 
 
-def is_loopback_host(host: str) -> bool:
-    """Return whether `host`, a name or an address, is this machine's loopback."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def _is_on_loopback(proxy: str) -> bool:
     try:
-        return is_loopback_host(urlsplit(proxy if "//" in proxy else f"//{proxy}").hostname or "")
+        return is_loopback(urlsplit(proxy if "//" in proxy else f"//{proxy}").hostname or "")
     except ValueError:  # it is no URL: whoever uses it will say so
         return False
 

@@ -89,9 +89,7 @@ class ImageRegistry(ABC):
         An outside class gives them as ``username`` and ``password`` of its :meth:`push_credentials`.
         """
         del reference
-        given = self.push_credentials()
-        username, secret = given.get("username"), given.get("password")
-        return Credentials(username=username or "", secret=secret) if secret else None
+        return Credentials.published(self.push_credentials())
 
     def documents(self) -> DocumentStore | None:
         """Return where locks and other small documents are kept beside the images; None where nothing can be kept."""

@@ -93,6 +93,43 @@ class _LineImage:
         self._write(f"{self._title}: failed: {text}")
 
 
+class EchoProgress:
+    """Progress of one image for callers of the published form: lines, notes and news of its state go to their ``echo``."""
+
+    def __init__(self, echo: Callable[..., None]) -> None:
+        """Pass on to `echo`, which takes a message."""
+        self._echo = echo
+        self._state = ""
+
+    def state(self, text: str) -> None:
+        """Pass it on if it is news."""
+        if text != self._state:
+            self._state = text
+            self._echo(text)
+
+    def add_total(self, size_bytes: int) -> None:
+        """Bytes are not counted."""
+
+    def advance(self, size_bytes: int) -> None:
+        """Bytes are not counted."""
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self._echo(text)
+
+    def output(self, line: str) -> None:
+        """Pass it on."""
+        self._echo(line)
+
+    def done(self, text: str) -> None:
+        """Pass it on."""
+        self._echo(text)
+
+    def failed(self, text: str) -> None:
+        """Pass it on."""
+        self._echo(text)
+
+
 class TerminalProgress:
     """One live line for each image on a terminal, redrawn in place; finished lines stay above. Plain text without colour."""
 

@@ -20,13 +20,12 @@ from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.dockerfile import proxy_arguments
 from prebuilt.core.errors import BuildError, EngineError, PrebuiltError
-from prebuilt.core.progress import ImageProgress
+from prebuilt.core.progress import EchoProgress, ImageProgress
 from prebuilt.core.settings import Settings
 from prebuilt.core.tree import Content
 from prebuilt.docker.build_config import DockerBuildConfig
 from prebuilt.docker.buildkit import BuildKitError
 from prebuilt.docker.classic import ClassicBuildError, build_classic
-from prebuilt.docker.echoed import EchoedProgress
 from prebuilt.docker.engine_images import image_facts
 from prebuilt.docker.failures import answer_of, build_failure, cut_off, too_slow
 from prebuilt.docker.image_build import DeadlineError, ImageBuild, Limits
@@ -112,9 +111,7 @@ class LocalDockerBuildService(DockerBuildService):
             echo: Takes each line of output.
             target_platform: ``linux/amd64``; None for the engine's own.
         """
-        secret = push_credentials.get("password")
-        credentials = Credentials(username=push_credentials.get("username") or "", secret=secret) if secret else None
-        progress = EchoedProgress(echo)
+        progress = EchoProgress(echo)
         try:
             reference = _reference(image_tag)
             with self._connected() as client:
@@ -123,7 +120,7 @@ class LocalDockerBuildService(DockerBuildService):
                     context=published_context(context_files),
                     platform=target_platform,
                     reference=reference,
-                    credentials=credentials,
+                    credentials=Credentials.published(push_credentials),
                     limits=Limits.start(Cancellation(), self._config.timeout_s),
                 )
                 self._build_and_push(client, self._choose(client, progress), order, progress)

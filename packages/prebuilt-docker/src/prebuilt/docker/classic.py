@@ -23,7 +23,7 @@ _PATIENCE_S = 10.0  # for a container of a build that was stopped: the engine re
 _LOOK_S = 0.2
 _CONFLICT = 409
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class ClassicBuildError(Exception):
@@ -159,5 +159,5 @@ def _remove_steps(client: docker.APIClient, images: list[str]) -> None:
                 if is_used and time.monotonic() < deadline_s:
                     time.sleep(_LOOK_S)
                     continue
-                logger.debug("an image of a build stays in the engine: %s", error)
+                _log.debug("an image of a build stays in the engine: %s", error)
             break

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prebuilt.core.errors import SettingError
+from prebuilt.core.loopback import is_loopback
 from prebuilt.core.private_docker_config import docker_config_folder
 from prebuilt.core.storage import read_if_there
-from prebuilt.oci.config import is_loopback
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 _DEFAULT_CONTEXT = "default"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     import docker
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def image_facts(client: docker.APIClient, image: str) -> Mapping[str, Any] | None:
@@ -34,6 +34,6 @@ def remove_image(client: docker.APIClient, name: str) -> None:
     try:
         client.remove_image(name)
     except docker.errors.NotFound:
-        logger.debug("%s is not in the engine any more", name)
+        _log.debug("%s is not in the engine any more", name)
     except (docker.errors.DockerException, requests.RequestException) as error:
-        logger.info("%s stays in the engine: %s", name, error)
+        _log.info("%s stays in the engine: %s", name, error)

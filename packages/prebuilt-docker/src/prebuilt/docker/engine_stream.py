@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LOOK_S = 0.1  # how soon a cancellation is seen
 _PATIENCE_S = 5.0
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Event: TypeAlias = Mapping[str, Any]
 
@@ -95,7 +95,7 @@ class _Follower:
             self._response.close()
         self._client.close()  # it opens a connection anew for the next call: what was shut must not serve again
         if self._thread.is_alive():
-            logger.warning("a connection to the Docker Engine could not be closed at once")
+            _log.warning("a connection to the Docker Engine could not be closed at once")
         self._hooks.remove(self._keep)
 
 
@@ -107,4 +107,4 @@ def _close(response: requests.Response) -> None:
     try:
         CancellableStream(iter(()), response).close()
     except (docker.errors.DockerException, OSError, AttributeError) as error:  # over ssh, or closed by the other side
-        logger.debug("could not shut a connection to the Docker Engine: %s", error)
+        _log.debug("could not shut a connection to the Docker Engine: %s", error)

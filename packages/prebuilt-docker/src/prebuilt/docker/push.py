@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LOST_NAME = ("does not exist", "no such image", "not known locally")
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class ImagePush:
             found = cast("Any", self.client).inspect_distribution(name, auth_config=self._auth)
             return Descriptor.from_json(found["Descriptor"])
         except (docker.errors.DockerException, requests.RequestException, KeyError, InvalidValueError) as error:
-            logger.debug("the engine cannot describe %s: %s", name, error)
+            _log.debug("the engine cannot describe %s: %s", name, error)
             return None
 
 

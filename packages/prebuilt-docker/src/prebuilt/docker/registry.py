@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.image_registry import ImageRegistry
+from prebuilt.core.loopback import is_loopback
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import EnvId
 from prebuilt.docker.config import LocalRegistryConfig
 from prebuilt.docker.registry_container import RegistryContainer
-from prebuilt.oci.config import host_name, is_loopback
+from prebuilt.oci.config import host_name
 from prebuilt.oci.reference import split_repository
 from prebuilt.oci.registry import RepositoryRegistry
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prebuilt.core.errors import SettingError
+from prebuilt.core.loopback import is_loopback
 from prebuilt.core.settings import Settings
 
 INSECURE_SETTING = "METAFLOW_PREBUILT_INSECURE_REGISTRIES"
@@ -110,16 +111,6 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
-
-
-def is_loopback(name: str) -> bool:
-    """Return whether a host name can only mean this machine: ``localhost``, 127.0.0.0/8, ::1."""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def is_private(name: str) -> bool:

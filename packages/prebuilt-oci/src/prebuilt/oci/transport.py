@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import httpx2
 
 from prebuilt.core.errors import RegistryError, SettingError
+from prebuilt.core.loopback import is_loopback
 from prebuilt.core.retry import parse_retry_after
 from prebuilt.oci._version import __version__
-from prebuilt.oci.config import CA_SETTING, NetworkConfig, Trust, host_name, is_loopback
+from prebuilt.oci.config import CA_SETTING, NetworkConfig, Trust, host_name
 from prebuilt.oci.failure import Refusal, is_final, place, unreachable
 from prebuilt.oci.retrying import TransientError
 

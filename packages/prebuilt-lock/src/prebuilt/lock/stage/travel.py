@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from prebuilt.core.dockerfile import is_loopback_host, proxy_arguments
+from prebuilt.core.dockerfile import proxy_arguments
 from prebuilt.core.lock import CondaPackage, LockedPackage
+from prebuilt.core.loopback import is_loopback
 from prebuilt.core.settings import Settings
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.url_credentials import credentials_in, from_netrc
@@ -40,7 +41,7 @@ class TravelRules:
         if self._sends_all:
             return True
         parts = urlsplit(package.url)
-        if parts.scheme not in {"http", "https"} or is_loopback_host(parts.hostname or ""):
+        if parts.scheme not in {"http", "https"} or is_loopback(parts.hostname or ""):
             return True
         with self._lock:  # a keyring is asked for each host once
             key = (package.kind, f"{parts.scheme}://{parts.netloc}")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prebuilt.core.errors import ContainerError
-from prebuilt.oci.config import is_loopback
+from prebuilt.core.loopback import is_loopback
 from prebuilt.oci.containers.command_line_engine import ROOT, CommandLineEngine
 from prebuilt.oci.containers.run import ContainerRun
 from prebuilt.oci.reference import split_repository
