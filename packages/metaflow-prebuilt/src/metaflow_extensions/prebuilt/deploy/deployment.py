@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -259,7 +260,8 @@ def _named(steps: Sequence[str]) -> str:
 
 
 def _progress(echo: Callable[..., None], *, quiet: bool) -> Progress:
-    if sys.stderr.isatty() and not quiet:
+    # A dumb terminal cannot move its cursor: of a line that is drawn anew it would show every state.
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet:
         return TerminalProgress(sys.stderr, width=lambda: shutil.get_terminal_size().columns)
     return LineProgress(lambda line: echo(line, no_bold=True))
 
