@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prebuilt.codebuild import CodeBuildService
+from prebuilt.core.bake import Baker, StepImage
+from prebuilt.core.documents import FolderDocuments
+from prebuilt.core.locks import Locks
 from prebuilt.core.platforms import Platform
+from prebuilt.core.progress import LineProgress
+from prebuilt.core.requirements import Requirements, Target
+from prebuilt.core.settings import Settings
+from prebuilt.ecr import ECRRegistry
+from prebuilt.lock.resolver import LockResolver
+from prebuilt.lock.stage.materials import LockMaterials
+from prebuilt.oci.base import BaseImageLookup
 from prebuilt.oci.open import open_repository
 from prebuilt.testing.amazon_codebuild import PROJECT, CodeBuilds, codebuild_of_moto, create_project
 from prebuilt.testing.amazon_ecr import HOST, REGION, AmazonECR, amazon_ecr
@@ -22,8 +35,10 @@ from prebuilt.testing.engines.codebuild_host import CodeBuildHost
 from prebuilt.testing.engines.docker import Docker, docker_engine
 from prebuilt.testing.engines.machine_image import import_buildkit_image
 from prebuilt.testing.engines.wanted import wanted_engine
+from prebuilt.testing.installed_wheel import installed_wheel
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
+from prebuilt.testing.validate import inspect_image
 
 pytestmark = pytest.mark.aws
 
@@ -143,7 +158,6 @@ def test_the_role_logs_in_to_ecr(in_ecr: Cloud) -> None:
     """Pushing to Amazon ECR, and pulling a base from there, needs no password of anybody: the build asks for one itself."""
     base = push_base_image(open_repository(f"{HOST}/bases"), tag="python", platforms=[Platform.host()])
     said: list[str] = []
-    in_ecr.amazon.passwords.expire_all()
     tag = f"{HOST}/metaflow-prebuilt:one"
     assert CodeBuildService().build_and_push(f"FROM {base}\nLABEL made=yes\n", {}, tag, {}, said.append), "\n".join(
         said
@@ -180,3 +194,37 @@ def test_a_login_comes_from_secrets_manager(
         said.clear()
         assert CodeBuildService().build_and_push(dockerfile, {}, tag, {}, said.append), "\n".join(said)
         assert "hush-hush" not in "".join(said)
+
+
+def test_a_whole_bake(in_ecr: Cloud, pantry: Any, tmp_path: Path) -> None:
+    """Registry and builder of Amazon work together without knowing each other: one build, then none; the digest is the registry's."""
+    for name in ("isal", "py-rattler"):
+        pantry.index.add(installed_wheel(tmp_path / "tools", name))
+    base = push_base_image(open_repository(f"{HOST}/bases"), tag="bake", platforms=[Platform.host()])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
+    own = {"METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / "cache"), "UV_DEFAULT_INDEX": pantry.index.url}
+    settings = Settings({**kept, **own}, {})
+    registry, resolver, progress = ECRRegistry(settings), LockResolver(settings), LineProgress(lambda _: None)
+    documents = registry.documents()
+    baker = Baker(
+        resolver=resolver,
+        bases=BaseImageLookup(settings, documents, FolderDocuments(tmp_path / "facts")),
+        registry=registry,
+        builder=CodeBuildService(settings),
+        documents=documents,
+        progress=progress,
+        has_bytecode=lambda _: True,
+        materials=LockMaterials(
+            settings=settings, locks=Locks(resolver=resolver, documents=documents, progress=progress)
+        ),
+    )
+    xy = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    requirements = Requirements(python=xy, pypi={"talker": ""}, target=Target(platform=Platform.host()))
+    step = StepImage(step="step", requirements=requirements, base_image=base)
+    baked, again = baker.bake([step])["step"], baker.bake([step])["step"]
+    assert (baked.reused, again.reused) == (False, True)
+    assert len(in_ecr.builds.builds) == 1
+    repository = open_repository(f"{HOST}/metaflow-prebuilt")
+    assert baked.descriptor == again.descriptor == repository.resolve(baked.reference.rpartition("@")[2])
+    tree = inspect_image(repository, baked.descriptor.digest).tree
+    assert f"opt/prebuilt/env/lib/python{xy}/site-packages/talker/cli.py" in tree
