@@ -21,6 +21,9 @@ from prebuilt.kaniko import KanikoBuildService
 from prebuilt.kaniko.bucket import open_bucket
 from prebuilt.testing.conformance.materials import RecordingProgress
 
+# Google's libraries say from some releases on that they will not be made for the oldest Python much longer.
+pytestmark = pytest.mark.filterwarnings("ignore:You are using a (non-supported )?Python version:FutureWarning")
+
 NewRequest = Callable[..., Any]
 
 LARGE_BYTES = 1_000_000
@@ -91,8 +94,10 @@ def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[GCS]:
     with contextlib.ExitStack() as stack:
         stack.callback(server._process.stderr.close)  # it leaves that open
         stack.callback(server.stop)
-        with storage.Client(project="test", credentials=AnonymousCredentials()) as client:
-            yield GCS(client)
+        client = stack.enter_context(
+            contextlib.closing(storage.Client(project="test", credentials=AnonymousCredentials()))
+        )
+        yield GCS(client)
 
 
 @pytest.fixture(params=["s3", "gcs"])
