@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prebuilt.core.build_service import BuildRequest, DockerBuildService, DockerfileBuildOptions
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import PrebuiltError
-from prebuilt.core.progress import ImageProgress
+from prebuilt.core.progress import EchoProgress, ImageProgress
 from prebuilt.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ class CodeBuildService(DockerBuildService):
         What the build says goes to `echo` as it comes, and then, if it failed, why. Nothing of `push_credentials` is used: where
         builds run is settings, and their logins are the project's.
         """
-        from prebuilt.codebuild.echo import EchoProgress
         from prebuilt.core.context_archive import published_context
 
         del push_credentials
