@@ -424,3 +424,32 @@ def test_dates_are_those_of_the_lock(
     bakery.baker.bake([wanted])
     assert bakery.resolved == []
     assert "locked 2025-01-02" in bakery.lines[-1]
+
+
+def test_a_registry_is_asked_no_more_than_it_takes(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """For an image that is not there: before and after it is built, and once for what to push with."""
+    asked: list[str] = []
+
+    class Counting(Shelf):
+        def push_credentials(self) -> dict[str, Any]:
+            asked.append("credentials")
+            return {"username": "me", "password": "hush"}
+
+        def resolve(self, reference: str) -> Descriptor | None:
+            asked.append("image")
+            return super().resolve(reference)
+
+    shelf = Counting()
+    replace(bakery.baker, registry=shelf, builder=Maker(shelf)).bake([step("a", "x")])
+    assert asked == ["image", "credentials", "image"]
+
+
+def test_a_registry_that_answers_otherwise_is_asked_that_way(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """An outside class that only knows whether an image is there need not know its digest."""
+
+    class Knowing(Shelf):
+        def image_exists(self, push_tag: str) -> bool:
+            return True
+
+    shelf = Knowing()
+    assert replace(bakery.baker, registry=shelf, builder=Maker(shelf)).bake([step("a", "x")])["a"].reused

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
+from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.dockerfile import MaterialsSource
 from prebuilt.core.documents import DocumentStore
@@ -142,18 +143,19 @@ class Baker:
         resolved_on = f"{spec.lock.resolved_at:%Y-%m-%d}"
         if self.reuse:
             there = registry.resolve(tag)
-            if there is not None or registry.image_exists(tag):
+            if there is not None or (_asks_otherwise(registry) and registry.image_exists(tag)):
                 baked = self._baked(spec, there, reused=True)
                 progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image is there")
                 return baked
         progress.state("building")
+        published = registry.push_credentials()
         built = self.builder.build(
             BuildRequest(
                 spec=spec,
                 plan=plan_layers(spec),
                 reference=tag,
-                credentials=registry.credentials(tag),
-                push_credentials=registry.push_credentials(),
+                credentials=_credentials(registry, tag, published),
+                push_credentials=published,
                 documents=registry.documents(),
                 materials=self.materials,
                 cancellation=cancellation,
@@ -213,6 +215,18 @@ class Baker:
                 raise next(error for error in failures.values() if not isinstance(error, PrebuiltError))
             raise BakeError(failures) from first
         return {key: future.result() for future, key in futures.items()}
+
+
+def _asks_otherwise(registry: ImageRegistry) -> bool:
+    """Return whether ``image_exists`` is more than the question of ``resolve``, which need not be asked twice."""
+    return type(registry).image_exists is not ImageRegistry.image_exists
+
+
+def _credentials(registry: ImageRegistry, tag: str, published: Mapping[str, Any]) -> Credentials | None:
+    """Return what to push with; what the registry has published, which may take it a request, is not asked for again."""
+    if type(registry).credentials is ImageRegistry.credentials:
+        return Credentials.published(published)
+    return registry.credentials(tag)
 
 
 def _in_short(error: BaseException) -> str:
