@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -459,8 +460,8 @@ def _processes(mark: str) -> list[str]:
     return found
 
 
-def test_login(docker_bench: Bench) -> None:
-    """A registry that wants a login gets the request's credentials, else those of Docker's configuration, else is said to want one.
+def test_login(docker_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that wants a login gets the request's credentials, else those of Docker's configuration, else it is said that it wants one.
 
     Podman would want this registry in its configuration.
     """
@@ -474,6 +475,12 @@ def test_login(docker_bench: Bench) -> None:
         assert "docker login 127.0.0.1" in caught.value.remedy
         credentials = Credentials(username="me", secret="s3cret")
         assert bench.service().build(bench.request(reference=reference, credentials=credentials), progress)
+        logins = {"auths": {guarded.host: {"auth": base64.b64encode(b"me:s3cret").decode()}}}
+        variable = Settings({**bench.settings().environ, "DOCKER_AUTH_CONFIG": json.dumps(logins)}, {})
+        assert LocalDockerBuildService(variable).build(bench.request(reference=reference), progress)
+        (tmp_path / "config.json").write_text(json.dumps(logins))
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+        assert bench.service().build(bench.request(reference=reference), progress)
     assert "s3cret" not in "".join(progress.texts) + str(caught.value)
 
 
