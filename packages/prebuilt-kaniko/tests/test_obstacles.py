@@ -152,7 +152,7 @@ def test_secret_of_the_settings(cluster: Any, build: Callable[..., Any], message
 
 
 def test_our_own_objects_may_come_late(cluster: Any, build: Callable[..., Any]) -> None:
-    """A pod that is quicker than its ConfigMap looks again: nothing is said, and nothing ends."""
+    """A pod that is quicker than its ConfigMap or Secret looks again: nothing is said, and nothing ends."""
     progress = RecordingProgress()
 
     def story(fake: Any, job: Any) -> None:
@@ -162,13 +162,17 @@ def test_our_own_objects_may_come_late(cluster: Any, build: Callable[..., Any]) 
             "FailedMount",
             f'MountVolume.SetUp failed for volume "context" : configmap "{name}" not found',
         )
-        time.sleep(0.3)
+        time.sleep(0.2)
+        waiting = {"reason": "CreateContainerConfigError", "message": f'secret "{name}" not found'}
+        fake.set_status(pod, {"waiting": waiting}, phase="Pending")
+        fake.happen(fake.pod(pod), "Failed", f'Error: secret "{name}" not found')
+        time.sleep(0.2)
         fake.run(pod)
         fake.end(pod)
 
     cluster.story = story
     assert build(progress) is None
-    assert not any("FailedMount" in text for text in progress.texts)
+    assert not any("not found" in text for text in progress.texts)
 
 
 def test_job_that_somebody_deletes(cluster: Any, build: Callable[..., Any]) -> None:

@@ -13,17 +13,16 @@ from typing import Any, Literal, cast
 from prebuilt.core.errors import SettingError
 from prebuilt.core.settings import Settings
 
-PREFIX = "METAFLOW_PREBUILT_KANIKO_"
-BUCKET_SETTING = f"{PREFIX}CONTEXT_BUCKET"
-CREDENTIALS_SETTING = f"{PREFIX}CREDENTIALS"
-IMAGE_SETTING = f"{PREFIX}IMAGE"
-MEMORY_SETTING = f"{PREFIX}MEMORY"
-NAMESPACE_SETTING = f"{PREFIX}NAMESPACE"
-PENDING_TIMEOUT_SETTING = f"{PREFIX}PENDING_TIMEOUT"
-SECRET_SETTING = f"{PREFIX}SECRET_NAME"
-SERVICE_ACCOUNT_SETTING = f"{PREFIX}SERVICE_ACCOUNT"
-TEMPLATE_SETTING = f"{PREFIX}POD_TEMPLATE"
-TIMEOUT_SETTING = f"{PREFIX}TIMEOUT"
+BUCKET_SETTING = "METAFLOW_PREBUILT_KANIKO_CONTEXT_BUCKET"
+CREDENTIALS_SETTING = "METAFLOW_PREBUILT_KANIKO_CREDENTIALS"
+IMAGE_SETTING = "METAFLOW_PREBUILT_KANIKO_IMAGE"
+MEMORY_SETTING = "METAFLOW_PREBUILT_KANIKO_MEMORY"
+NAMESPACE_SETTING = "METAFLOW_PREBUILT_KANIKO_NAMESPACE"
+PENDING_TIMEOUT_SETTING = "METAFLOW_PREBUILT_KANIKO_PENDING_TIMEOUT"
+SECRET_SETTING = "METAFLOW_PREBUILT_KANIKO_SECRET_NAME"
+SERVICE_ACCOUNT_SETTING = "METAFLOW_PREBUILT_KANIKO_SERVICE_ACCOUNT"
+TEMPLATE_SETTING = "METAFLOW_PREBUILT_KANIKO_POD_TEMPLATE"
+TIMEOUT_SETTING = "METAFLOW_PREBUILT_KANIKO_TIMEOUT"
 
 DEFAULT_IMAGE = "ghcr.io/osscontainertools/kaniko:v1.28.3"
 """A release of the fork that is maintained; docs/decisions says why this one."""
@@ -93,17 +92,17 @@ class KanikoConfig:
             SettingError: One is malformed.
         """
         return cls(
-            namespace=_name(settings, "NAMESPACE") or settings.get("KUBERNETES_NAMESPACE") or "default",
-            image=_get(settings, "IMAGE") or DEFAULT_IMAGE,
-            secret_name=_name(settings, "SECRET_NAME"),
+            namespace=_name(settings, "PREBUILT_KANIKO_NAMESPACE") or settings.get("KUBERNETES_NAMESPACE") or "default",
+            image=settings.get("PREBUILT_KANIKO_IMAGE") or DEFAULT_IMAGE,
+            secret_name=_name(settings, "PREBUILT_KANIKO_SECRET_NAME"),
             credentials=cast(
                 "CredentialsWay", settings.choice("PREBUILT_KANIKO_CREDENTIALS", ("send", "pod"), default="send")
             ),
             bucket=_bucket(settings),
-            service_account=_name(settings, "SERVICE_ACCOUNT"),
-            cpu=_quantity(settings, "CPU") or "1",
-            memory=_quantity(settings, "MEMORY") or "4Gi",
-            disk=_quantity(settings, "DISK"),
+            service_account=_name(settings, "PREBUILT_KANIKO_SERVICE_ACCOUNT"),
+            cpu=_quantity(settings, "PREBUILT_KANIKO_CPU") or "1",
+            memory=_quantity(settings, "PREBUILT_KANIKO_MEMORY") or "4Gi",
+            disk=_quantity(settings, "PREBUILT_KANIKO_DISK"),
             node_selector=_node_selector(settings),
             tolerations=_tolerations(settings),
             pod_template=_template(settings),
@@ -115,33 +114,31 @@ class KanikoConfig:
         )
 
 
-def _get(settings: Settings, name: str) -> str | None:
-    return settings.get(f"PREBUILT_KANIKO_{name}")
-
-
 def _error(name: str, reason: str, remedy: str = "") -> SettingError:
-    return SettingError(f"{PREFIX}{name}", reason=reason, remedy=remedy)
+    return SettingError(f"METAFLOW_{name}", reason=reason, remedy=remedy)
 
 
 def _name(settings: Settings, name: str) -> str | None:
-    value = _get(settings, name)
+    value = settings.get(name)
     if value is not None and not _NAME.fullmatch(value):
         raise _error(name, f"{value!r} is no name of a Kubernetes object", "use lower-case letters, digits, - and .")
     return value
 
 
 def _quantity(settings: Settings, name: str) -> str | None:
-    value = _get(settings, name)
+    value = settings.get(name)
     if value is not None and not _QUANTITY.fullmatch(value):
         raise _error(name, f"{value!r} is no Kubernetes quantity", "write it like 2, 500m or 8Gi")
     return value
 
 
 def _bucket(settings: Settings) -> str | None:
-    value = _get(settings, "CONTEXT_BUCKET")
+    value = settings.get("PREBUILT_KANIKO_CONTEXT_BUCKET")
     if value is not None and not _BUCKET.fullmatch(value):
         raise _error(
-            "CONTEXT_BUCKET", f"{value!r} is no bucket", "write gs://BUCKET or s3://BUCKET, and perhaps /FOLDER"
+            "PREBUILT_KANIKO_CONTEXT_BUCKET",
+            f"{value!r} is no bucket",
+            "write gs://BUCKET or s3://BUCKET, and perhaps /FOLDER",
         )
     return value.rstrip("/") if value else None
 
@@ -149,42 +146,46 @@ def _bucket(settings: Settings) -> str | None:
 def _node_selector(settings: Settings) -> dict[str, str]:
     """Return the labels of ``key=value,…``, as METAFLOW_KUBERNETES_NODE_SELECTOR has them."""
     labels = {}
-    for part in filter(None, (_get(settings, "NODE_SELECTOR") or "").split(",")):
+    for part in filter(None, (settings.get("PREBUILT_KANIKO_NODE_SELECTOR") or "").split(",")):
         key, equals, value = part.strip().partition("=")
         if not key or not equals:
-            raise _error("NODE_SELECTOR", f"{part!r} is no label", "write key=value, separated by commas")
+            raise _error(
+                "PREBUILT_KANIKO_NODE_SELECTOR", f"{part!r} is no label", "write key=value, separated by commas"
+            )
         labels[key] = value
     return labels
 
 
 def _tolerations(settings: Settings) -> tuple[Mapping[str, Any], ...]:
     """Return the tolerations of a JSON list, as METAFLOW_KUBERNETES_TOLERATIONS has them."""
-    value = _get(settings, "TOLERATIONS")
+    value = settings.get("PREBUILT_KANIKO_TOLERATIONS")
     try:
         found = json.loads(value) if value else []
     except ValueError as error:
-        raise _error("TOLERATIONS", str(error), "write a JSON list of objects") from error
+        raise _error("PREBUILT_KANIKO_TOLERATIONS", str(error), "write a JSON list of objects") from error
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise _error(
-            "TOLERATIONS", "it is no list of objects", 'write it like [{"key": "builds", "operator": "Exists"}]'
+            "PREBUILT_KANIKO_TOLERATIONS",
+            "it is no list of objects",
+            'write it like [{"key": "builds", "operator": "Exists"}]',
         )
     return tuple(found)
 
 
 def _template(settings: Settings) -> Path | None:
-    value = _get(settings, "POD_TEMPLATE")
+    value = settings.get("PREBUILT_KANIKO_POD_TEMPLATE")
     return Path(value).expanduser() if value else None
 
 
 def _flags(settings: Settings) -> tuple[str, ...]:
     try:
-        return tuple(shlex.split(_get(settings, "FLAGS") or ""))
+        return tuple(shlex.split(settings.get("PREBUILT_KANIKO_FLAGS") or ""))
     except ValueError as error:
-        raise _error("FLAGS", str(error), "quote it as for a shell") from error
+        raise _error("PREBUILT_KANIKO_FLAGS", str(error), "quote it as for a shell") from error
 
 
 def _cache(settings: Settings) -> str | None:
-    value = _get(settings, "CACHE") or ""
+    value = settings.get("PREBUILT_KANIKO_CACHE") or ""
     on, off = _SWITCHES
     if value.lower() in on:
         return BESIDE_IMAGES

@@ -77,21 +77,27 @@ def has_started(pod: Mapping[str, Any]) -> bool:
     return bool({"running", "terminated"} & _state(pod).keys())
 
 
-def obstacle(pod: Mapping[str, Any], pulled: str) -> Obstacle | None:
+def obstacle(pod: Mapping[str, Any], own: str, pulled: str) -> Obstacle | None:
     """Return what keeps the pod's containers from being started for good; None if nothing does.
 
     Args:
         pod: As the API gives it.
+        own: Name of the objects of the build's own, which a quick pod may come before.
         pulled: What was said last of pulling its image: the reason that is not repeated later.
     """
     for status in _statuses(pod):
         waiting = (status.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
-        if reason in _HOPELESS:
+        if reason in _HOPELESS and not is_early(str(waiting.get("message")), own):
             image = status.get("image", "")
             said = (pulled if reason == "ImagePullBackOff" and pulled else waiting.get("message")) or ""
             return Obstacle(reason=f"{reason} of {image}: {said}".rstrip(": "), remedy=_HOPELESS[reason])
     return None
+
+
+def is_early(message: str, own: str) -> bool:
+    """Return whether a pod only misses an object of the build's own, which is there in a moment: it looks again."""
+    return f'"{own}" not found' in message
 
 
 def unschedulable(pod: Mapping[str, Any]) -> str | None:

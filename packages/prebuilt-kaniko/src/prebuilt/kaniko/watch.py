@@ -19,6 +19,7 @@ from prebuilt.kaniko.pod_state import (
     ended,
     failed_job,
     has_started,
+    is_early,
     lost,
     newest,
     obstacle,
@@ -129,7 +130,7 @@ class JobWatch:
                 raise self._stuck(found)
             if event.get("reason") == "Failed" and "pull" in str(event.get("message")):
                 self._pulled = str(event["message"])
-        found = obstacle(pod, self._pulled)
+        found = obstacle(pod, self.build.name, self._pulled)
         if found is not None:
             raise self._stuck(found)
         failed = lost(pod)
@@ -172,13 +173,10 @@ class JobWatch:
             if key in self._seen:
                 continue
             self._seen.add(key)
-            if event.get("reason") not in _SILENT and not self._is_of_our_own(event):
-                self.output(f"{event.get('reason')}: {event.get('message')}")
+            said = str(event.get("message"))
+            if event.get("reason") not in _SILENT and not is_early(said, self.build.name):
+                self.output(f"{event.get('reason')}: {said}")
         return events
-
-    def _is_of_our_own(self, event: Mapping[str, Any]) -> bool:
-        """Return whether a pod came before what it mounts: it looks again in a moment."""
-        return event.get("reason") == "FailedMount" and f'"{self.build.name}" not found' in str(event.get("message"))
 
     def _stuck(self, found: Obstacle) -> BuildError:
         return self._failure(found.reason, found.remedy)
