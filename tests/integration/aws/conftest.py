@@ -34,7 +34,7 @@ FLOWS = Path(__file__).parent / "flows"
 BASES = f"{HOST}/bases"
 PREFIX = "/opt/prebuilt/env"
 OWNERS = ("user", "owner")
-PATIENCE_S = 600.0
+PATIENCE_S = 1200.0
 LIMIT = 8192
 """Of the characters of a job's command, by AWS."""
 
@@ -122,7 +122,9 @@ class Place:
         mine = [
             job for job in amazon.jobs() if self.user in (job["parameters"].get("metaflow." + who) for who in OWNERS)
         ]
-        return [Task(job=job, image=amazon.image_of(job), output=amazon.output_of(job)) for job in mine]
+        return [
+            Task(job=job, image=amazon.image_of(job["jobDefinition"]), output=amazon.output_of(job)) for job in mine
+        ]
 
     def first_image(self) -> str:
         """Wait for the user's first job; return its image."""
@@ -132,6 +134,13 @@ class Place:
             time.sleep(0.5)
         return tasks[0].image
 
+    def images(self, machine: str) -> dict[str, str]:
+        """Return the image of each step of a state machine as it is deployed now."""
+        client = self.amazon.client("stepfunctions")
+        found = client.describe_state_machine(stateMachineArn=self._arn(machine))
+        states = json.loads(found["definition"])["States"]
+        return {step: self.amazon.image_of(state["Parameters"]["JobDefinition"]) for step, state in states.items()}
+
     def deploy(self, *commands: Sequence[str], machine: str) -> Deployed:
         """Run programs that deploy and trigger a state machine; wait for the end of its execution."""
         said = ""
@@ -140,14 +149,17 @@ class Place:
             assert outcome.code == 0, outcome.text
             said += outcome.text
         client = self.amazon.client("stepfunctions")
-        arns = {each["name"]: each["stateMachineArn"] for each in client.list_state_machines()["stateMachines"]}
-        (execution,) = client.list_executions(stateMachineArn=arns[machine])["executions"]
+        (execution,) = client.list_executions(stateMachineArn=self._arn(machine))["executions"]
         deadline_s = time.monotonic() + PATIENCE_S
         while (found := client.describe_execution(executionArn=execution["executionArn"]))["status"] == "RUNNING":
             assert time.monotonic() < deadline_s
             time.sleep(0.5)
         ended = Outcome(text=str(found), code=found["status"] != "SUCCEEDED", tasks=self.tasks())
         return Deployed(place=self, said=said, execution=ended)
+
+    def _arn(self, machine: str) -> str:
+        machines = self.amazon.client("stepfunctions").list_state_machines()["stateMachines"]
+        return next(each["stateMachineArn"] for each in machines if each["name"] == machine)
 
 
 @dataclass(kw_only=True)

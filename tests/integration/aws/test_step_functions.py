@@ -44,3 +44,16 @@ def test_a_start_step_that_is_tried_again_finds_its_parameters(deployed_rounds):
     with_default = replace(place, variables={**place.variables, name: value})
     assert with_default.call(look["flow"], *shlex.split(arguments)).code == 0
     assert place.call(look["flow"], *shlex.split(arguments)).code != 0  # which is why the default is there
+
+
+def test_deploying_again_changes_what_runs_next(deployed_pair):
+    """After a change of packages, `create` has the same state machine name another image for that step, and for no other."""
+    place = deployed_pair.place
+    before = place.images("PairFlow")
+    assert before == {task.step: task.image for task in deployed_pair.execution.tasks}
+    changed = replace(place, variables={**place.variables, "TEST_IDNA": "3.9"})
+    outcome = changed.run("pair", "step-functions", "create")
+    assert outcome.code == 0, outcome.text
+    after = place.images("PairFlow")
+    assert after["start"] not in {before["start"], before["end"]}
+    assert after["end"] == before["end"]

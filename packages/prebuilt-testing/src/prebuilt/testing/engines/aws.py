@@ -97,9 +97,9 @@ class Amazon:
         jobs: list[Mapping[str, Any]] = batch.describe_jobs(jobs=ids)["jobs"] if ids else []
         return sorted(jobs, key=lambda job: job["createdAt"])
 
-    def image_of(self, job: Mapping[str, Any]) -> str:
-        """Return the image of a job, as its definition says it."""
-        found = self.client("batch").describe_job_definitions(jobDefinitions=[job["jobDefinition"]])
+    def image_of(self, job_definition: str) -> str:
+        """Return the image that the job definition of an ARN names."""
+        found = self.client("batch").describe_job_definitions(jobDefinitions=[job_definition])
         return str(found["jobDefinitions"][0]["containerProperties"]["image"])
 
     def output_of(self, job: Mapping[str, Any]) -> str:

@@ -18,9 +18,30 @@ def complete_step_functions() -> None:
     from moto.core.config import default_user_config
 
     default_user_config["stepfunctions"]["execute_state_machine"] = True
+    _refuse_names_that_are_taken()
     _name_executions()
     _read_unions()
     _spell_as_batch_does()
+
+
+def _refuse_names_that_are_taken() -> None:
+    """Refuse another state machine of the same name, upon which Metaflow updates it; moto would leave it as it was.
+
+    Source: https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html
+    """
+    from moto.stepfunctions.exceptions import AWSError
+    from moto.stepfunctions.parser.models import StepFunctionsParserBackend as Backend
+
+    refusal = type("StateMachineAlreadyExists", (AWSError,), {"TYPE": "StateMachineAlreadyExists", "STATUS": 400})
+    theirs = Backend.create_state_machine
+
+    def create_state_machine(backend: Any, **asked: Any) -> Any:  # noqa: ANN401 - moto has no types
+        for machine in backend.state_machines:
+            if machine.name == asked["name"] and machine.definition != asked["definition"]:
+                raise refusal(f"State Machine Already Exists: '{machine.arn}'")
+        return theirs(backend, **asked)
+
+    Backend.create_state_machine = create_state_machine
 
 
 def _name_executions() -> None:
