@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import threading
 import time
@@ -37,6 +38,11 @@ class RemoteBuild:
     def variables(self) -> dict[str, str]:
         """The variables that the build was given, secrets by their names."""
         return {each["name"]: each["value"] for each in self.asked.get("environmentVariablesOverride", ())}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the API says of it now."""
+        with self._lock:
+            return copy.deepcopy(self.data)
 
     def enter(self, phase: str) -> None:
         """End the current phase well, and begin another one."""
@@ -99,19 +105,20 @@ class CodeBuilds:
     _threads: list[threading.Thread] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def start(self, asked: Mapping[str, Any]) -> RemoteBuild:
-        """Start a build; the same one again for a token that is known."""
+    def start(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a build, and return what the API says of it; of the same one again for a token that is known."""
         with self._lock:
             token = asked.get("idempotencyToken")
             for build in self.builds:
                 if token and build.asked.get("idempotencyToken") == token:
-                    return build
+                    return build.snapshot()
             build = RemoteBuild(asked=dict(asked), data=_started(asked["projectName"].rpartition("/")[2]))
             self.builds.append(build)
             thread = threading.Thread(target=self._play, args=[build], daemon=True)
             self._threads.append(thread)
+            as_it_began = build.snapshot()  # its host may be faster than the answer
         thread.start()
-        return build
+        return as_it_began
 
     def get(self, build_id: str) -> RemoteBuild | None:
         """Return the build; None if there is none."""
@@ -162,18 +169,18 @@ def codebuild_of_moto(host: Callable[[RemoteBuild], None] = succeed) -> Iterator
 
     def start_build(response: CodeBuildResponse) -> ActionResult:
         start_of_moto(response)  # it looks whether there is such a project
-        return ActionResult({"build": known.start(json.loads(response.body)).data})
+        return ActionResult({"build": known.start(json.loads(response.body))})
 
     def batch_get_builds(response: CodeBuildResponse) -> ActionResult:
         found = [build for each in response._get_param("ids") if (build := known.get(each))]  # noqa: SLF001 - moto has no other name
-        return ActionResult({"builds": [build.data for build in found]})
+        return ActionResult({"builds": [build.snapshot() for build in found]})
 
     def stop_build(response: CodeBuildResponse) -> ActionResult:
         build = known.get(response._get_param("id"))  # noqa: SLF001 - the same
         if build is None:
             raise ResourceNotFoundException("there is no such build")
         build.stop()
-        return ActionResult({"build": build.data})
+        return ActionResult({"build": build.snapshot()})
 
     with (
         mock.patch.object(CodeBuildResponse, "start_build", start_build),
