@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,17 +85,23 @@ class Place:
 
     def run(self, flow: str, *arguments: str) -> Outcome:
         """Run a flow's command line to its end."""
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, str(FLOWS / f"{flow}.py"), "--environment=prebuilt", *arguments],
             cwd=self.folder,
             env=self.variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE_S,
-            check=False,
+            start_new_session=True,
         )
-        return Outcome(text=done.stdout, code=done.returncode, pods=self.pods())
+        with process:
+            try:
+                text, _ = process.communicate(timeout=PATIENCE_S)
+            except BaseException:
+                # Each task has a process here, which waits for its pod without end, also when the flow's own is gone.
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return Outcome(text=text, code=process.returncode, pods=self.pods())
 
     def pods(self) -> list[Pod]:
         """Return the pods of the namespace, the oldest first."""

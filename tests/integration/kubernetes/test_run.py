@@ -16,10 +16,13 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.metaflow, pytest.mark.slow]
 
 def test_a_flow_runs_with_kubernetes(place, judge, cluster_base):
     """`run --with kubernetes`: a parameter, a foreach, a retry and a join, in one image for each environment."""
-    outcome = place.run("rounds", "run", "--with", "kubernetes", "--word", "two words")
+    # Kubernetes pulls without secrets that are not there, where the registry lets everybody.
+    secretive = place.having(METAFLOW_PREBUILT_IMAGE_PULL_SECRETS="one,two")
+    outcome = secretive.run("rounds", "run", "--with", "kubernetes", "--word", "two words")
     assert outcome.code == 0, outcome.text
     for pod in outcome.pods:
         judge.check(pod, base=cluster_base)
+        assert pod.spec["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
     (start,), (join,), (end,) = outcome.of("start"), outcome.of("join"), outcome.of("end")
     assert (start.seen["word"], start.seen["version"]) == ("two words", "1.16.0")
     assert join.seen["results"] == end.seen["results"] == [1, 4]
