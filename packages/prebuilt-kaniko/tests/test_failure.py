@@ -6,6 +6,7 @@ import pytest
 
 from prebuilt.kaniko.failure import find_cause
 from prebuilt.kaniko.images import pulled_repositories
+from prebuilt.kaniko.output import KanikoOutput
 from prebuilt.kaniko.pod_state import Ended
 
 FAILED = Ended(exit_code=1, reason="Error", message="")
@@ -58,6 +59,24 @@ def test_reason_is_the_last_error() -> None:
     reason, _ = find_cause(FAILED, ("error one", "error two", "usage"), host="h", memory="m")
     assert reason == "error two"
     assert find_cause(FAILED, (), host="h", memory="m")[0] == "it said nothing (exit code 1)"
+
+
+def test_usage_is_left_out() -> None:
+    """The flags that Kaniko lists after an early error are not shown, and do not push the error out; a step's usage is."""
+    shown: list[str] = []
+    output = KanikoOutput(shown.append)
+    listed = ["Usage:", "  executor [flags]", "", "Available Commands:", "  help", "Flags:", *["  --flag"] * 60]
+    for line in [
+        "Usage:",
+        "  of a step",
+        "Error: no context",
+        *listed,
+        'Use "executor [command] --help" for more',
+        "end",
+    ]:
+        output(line)
+    assert shown == ["Usage:", "  of a step", "Error: no context", "end"]
+    assert output.lines == tuple(shown)
 
 
 def test_images_of_a_dockerfile() -> None:

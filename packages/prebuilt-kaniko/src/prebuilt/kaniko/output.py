@@ -11,6 +11,9 @@ from prebuilt.core.build_service import KEPT_LINES
 from prebuilt.core.errors import redact
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_ERROR = "Error: "
+_USAGE = "Usage:"
+_OF_USAGE = re.compile(r"\s.*|Available Commands:|Flags:|Global Flags:|Use \"\S+ \[command\].*")
 
 
 class KanikoOutput:
@@ -21,6 +24,7 @@ class KanikoOutput:
         self._show = show
         self._lock = threading.Lock()
         self._last: deque[str] = deque(maxlen=KEPT_LINES)
+        self._is_usage = False
 
     def __call__(self, line: str) -> None:
         """Take one line."""
@@ -28,8 +32,18 @@ class KanikoOutput:
         if not text:
             return
         with self._lock:
+            if self._is_of_usage(text):
+                return
             self._last.append(text)
             self._show(text)
+
+    def _is_of_usage(self, text: str) -> bool:
+        """Return whether a line is of the list of all flags, with which Kaniko buries an error that it has before it builds."""
+        if self._is_usage:
+            self._is_usage = _OF_USAGE.fullmatch(text) is not None
+        elif text == _USAGE and self._last and self._last[-1].startswith(_ERROR):
+            self._is_usage = True
+        return self._is_usage
 
     @property
     def lines(self) -> tuple[str, ...]:
