@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import http.server
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from prebuilt.testing.engines.bridge import remove_bridge
 from prebuilt.testing.engines.kaniko import VERSION
 from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.kubernetes.namespace import Namespace
-from prebuilt.testing.engines.process import EngineError
+from prebuilt.testing.engines.process import EngineError, find_program
 from prebuilt.testing.tar_image import busybox_layer, push_tar_image
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
@@ -109,3 +113,19 @@ def test_an_account_may_do_what_its_role_says(kube_namespace: Namespace):
     assert kube_namespace.kubectl(f"--kubeconfig={kubeconfig}", "get", "jobs", "--output=name") == ""
     with pytest.raises(EngineError, match='cannot list resource "secrets"'):
         kube_namespace.kubectl(f"--kubeconfig={kubeconfig}", "get", "secrets")
+
+
+def test_a_bridge_that_a_killed_process_left_is_removed():
+    """The interface and its rules go, and removing what is gone is no error: the next cluster begins with that."""
+    program = "import time\nfrom prebuilt.testing.engines.bridge import network_bridge\n"
+    program += "with network_bridge() as bridge:\n    print(bridge.name, flush=True)\n    time.sleep(60)\n"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        process.kill()
+    assert Path("/sys/class/net", name).exists()
+    remove_bridge(name)
+    remove_bridge(name)
+    assert not Path("/sys/class/net", name).exists()
+    rules = subprocess.run([find_program("iptables-save", brought_by="iptables")], capture_output=True, check=True)
+    assert name.encode() not in rules.stdout

@@ -53,6 +53,21 @@ def network_bridge() -> Iterator[Bridge]:
         yield bridge
 
 
+def remove_bridge(name: str) -> None:
+    """Remove a bridge and its rules, which a process that was killed could not. Nothing happens where there is none.
+
+    Raises:
+        EngineError: A program is missing, or the kernel refuses.
+    """
+    for table, chain in (("nat", "POSTROUTING"), ("filter", "FORWARD")):
+        for rule in _iptables(table, "--list-rules", chain).splitlines():
+            words = rule.split()  # --append, as it was made
+            if name in words:
+                _iptables(table, "--delete", *words[1:])
+    if Path("/sys/class/net", name).exists():
+        _ip("link", "delete", name)
+
+
 def _rules(bridge: Bridge) -> list[tuple[str, ...]]:
     network = str(bridge.address.network)
     return [
@@ -91,9 +106,9 @@ def _ip(*arguments: str) -> str:
     return _run(find_program("ip", brought_by="apt-get install iproute2"), *arguments)
 
 
-def _iptables(table: str, *arguments: str) -> None:
+def _iptables(table: str, *arguments: str) -> str:
     program = find_program("iptables", brought_by="apt-get install iptables")
-    _run(program, "--wait", "--table", table, *arguments)
+    return _run(program, "--wait", "--table", table, *arguments)
 
 
 def _run(*command: str) -> str:

@@ -15,7 +15,7 @@ from prebuilt.core.settings import Settings
 from prebuilt.oci.containers.lock_file import locked
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.repository import Repository
-from prebuilt.testing.engines.bridge import Bridge, network_bridge
+from prebuilt.testing.engines.bridge import Bridge, network_bridge, remove_bridge
 from prebuilt.testing.engines.cache import engine_cache
 from prebuilt.testing.engines.kubernetes.api import KubernetesAPI
 from prebuilt.testing.engines.kubernetes.authority import ClusterAuthority
@@ -26,6 +26,7 @@ from prebuilt.testing.engines.process import EngineError, free_port
 from prebuilt.testing.engines.registry import distribution_registry
 
 _FOLDER = "prebuilt-k8s-"
+_BRIDGE = "bridge"  # the file with its name, for who clears away what is left of a cluster
 _TIMEOUT_S = 120.0
 # Fixed, whatever the kubelet and CNI are told. Those that were there before stay.
 _SYSTEM_FOLDERS = (Path("/var/lib/kubelet"), Path("/var/lib/cni"), Path("/var/log/containers"))
@@ -102,6 +103,8 @@ def kubernetes_cluster() -> Iterator[KubernetesCluster]:
         stack.enter_context(locked(engine_cache() / ".kubernetes.lock"))
         for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
             clear_node(left)
+            if (left / _BRIDGE).exists():
+                remove_bridge((left / _BRIDGE).read_text(encoding="ascii"))
             shutil.rmtree(left)
         refuse_other_kubelets()
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True))
@@ -115,6 +118,7 @@ def kubernetes_cluster() -> Iterator[KubernetesCluster]:
 def _running_cluster(folder: Path, programs: Path) -> Iterator[KubernetesCluster]:
     with contextlib.ExitStack() as stack:
         bridge = stack.enter_context(network_bridge())
+        (folder / _BRIDGE).write_text(bridge.name, encoding="ascii")
         address, port = str(bridge.address.ip), free_port()
         authority = ClusterAuthority.make(folder / "pki", [address, "127.0.0.1"])
         api = KubernetesAPI(
