@@ -115,6 +115,7 @@ def test_an_account_may_do_what_its_role_says(kube_namespace: Namespace):
         kube_namespace.kubectl(f"--kubeconfig={kubeconfig}", "get", "secrets")
 
 
+@pytest.mark.usefixtures("cluster")  # where there can be one, there can be bridges
 def test_a_bridge_that_a_killed_process_left_is_removed():
     """The interface and its rules go, and removing what is gone is no error: the next cluster begins with that."""
     program = "import time\nfrom prebuilt.testing.engines.bridge import network_bridge\n"
