@@ -31,6 +31,7 @@ def _remedy(*lines: str) -> str:
             "error building image: GET https://r.example/v2/b/manifests/1: MANIFEST_UNKNOWN: manifest unknown",
             "METAFLOW_PREBUILT_BASE_IMAGE",
         ),
+        ("Error: error resolving source context: storage: object doesn't exist", "storage.objects.get"),
         ("error building image: GET https://index.docker.io/v2/: TOOMANYREQUESTS: limit", "limits are higher"),
         (
             "error building image: http: server gave HTTP response to HTTPS client",

