@@ -53,7 +53,9 @@ class User:
     def build(self, run: str = "", *, name: str = "trouble", **changes: Any) -> bool:
         """Build a small Dockerfile with a ``RUN`` of Python, if there is one."""
         settings = {**self.settings, **changes.pop("settings", {})}
-        service = KanikoBuildService(Settings({f"METAFLOW_PREBUILT_{key}": value for key, value in settings.items()}, {}))
+        service = KanikoBuildService(
+            Settings({f"METAFLOW_PREBUILT_{key}": value for key, value in settings.items()}, {})
+        )
         step = f"RUN {json.dumps(['python3', '-c', run])}\n" if run else ""
         call: dict[str, Any] = {
             "dockerfile": f"FROM {self._base}\n{step}COPY file /file\n",
@@ -95,7 +97,9 @@ def test_a_dockerfile_is_built(user: User):
     assert not any("s3cret" in line for line in user.said)
 
 
-@pytest.mark.parametrize(("groups", "resource", "verb"), VERBS, ids=lambda value: str(value) if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("groups", "resource", "verb"), VERBS, ids=lambda value: str(value) if isinstance(value, str) else ""
+)
 def test_each_verb_of_the_role_is_needed(user: User, groups: list[str], resource: str, verb: str):
     """Without one of them, it is named, with its resource."""
     rules = [
@@ -176,7 +180,9 @@ def test_base_image_cannot_be_pulled_in_the_pod(user: User):
 
 def test_memory_runs_out(user: User):
     """The exit code is explained."""
-    assert not user.build("x = bytearray(1 << 30); x[::4096] = b'x' * len(x[::4096])", settings={"KANIKO_MEMORY": "128Mi"})
+    assert not user.build(
+        "x = bytearray(1 << 30); x[::4096] = b'x' * len(x[::4096])", settings={"KANIKO_MEMORY": "128Mi"}
+    )
     assert "METAFLOW_PREBUILT_KANIKO_MEMORY" in user.said[-1]
 
 
