@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prebuilt.testing.engines.buildkit import BuildKit
 from prebuilt.testing.engines.docker import Docker
+from prebuilt.testing.engines.kubernetes.namespace import Namespace
 from prebuilt.testing.engines.machine_image import import_buildkit_image
 
 EMBEDDED = "default"
@@ -61,10 +62,36 @@ def container_builder(docker: Docker, *, registry: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _builder(docker: Docker, *options: str) -> Iterator[str]:
+def kubernetes_builder(docker: Docker, namespace: Namespace, *, image: str) -> Iterator[str]:
+    """Give the name of a builder of the driver ``kubernetes``: BuildKit in a privileged pod, a Deployment of the builder's name.
+
+    Args:
+        docker: A command line; no daemon is asked.
+        namespace: Where the pod runs. It speaks plain HTTP with the cluster's registry.
+        image: Of BuildKit, as ``push_buildkit_image`` of :mod:`prebuilt.testing.engines.machine_image` pushes it.
+
+    Raises:
+        EngineError: The command line has no buildx, or the pod did not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="prebuilt-buildx-") as folder:
+        config = Path(folder, "buildkitd.toml")
+        config.write_text(_CONTAINER_CONFIG.format(registry=namespace.cluster.registry), encoding="utf-8")
+        options = (
+            "--driver=kubernetes",
+            f"--driver-opt=image={image},namespace={namespace.name},timeout=60s",
+            f"--buildkitd-config={config}",
+            "--bootstrap",
+        )
+        # buildx notes the file with the builder, for whoever uses it later.
+        with _builder(docker, *options, environ=[("KUBECONFIG", str(namespace.kubeconfig))]) as name:
+            yield name
+
+
+@contextlib.contextmanager
+def _builder(docker: Docker, *options: str, environ: Sequence[tuple[str, str]] = ()) -> Iterator[str]:
     name = f"prebuilt-{secrets.token_hex(4)}"
     try:
-        docker.ask("buildx", "create", f"--name={name}", *options)
+        docker.ask("buildx", "create", f"--name={name}", *options, environ=environ)
         yield name
     finally:  # also a builder whose container did not start is there
         if name in docker.ask("buildx", "ls", "--format={{.Name}}").split():

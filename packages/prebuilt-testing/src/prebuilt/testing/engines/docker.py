@@ -128,6 +128,21 @@ def docker_engine(
         )
 
 
+def daemonless_docker(folder: Path) -> Docker:
+    """Return a command line of the current release, with buildx, for builders that need no daemon. Its files are in `folder`.
+
+    Raises:
+        EngineError: It is not there and cannot be got.
+    """
+    return Docker(
+        host=f"unix://{folder}/nobody-listens.sock",
+        version="",
+        programs=_links(folder / "programs", DockerRelease.current().docker),
+        config=_client_config(folder / "config", buildx=True),
+        bridge=None,
+    )
+
+
 def _command(programs: DockerRelease, folder: Path, client: Docker) -> list[str]:
     config = {
         "runtimes": {"fitting": {"path": str(fitting_runtime(folder, programs.runc))}},

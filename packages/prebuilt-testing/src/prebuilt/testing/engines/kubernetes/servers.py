@@ -22,8 +22,9 @@ Server: TypeAlias = contextlib.AbstractContextManager["subprocess.Popen[bytes]"]
 _SERVICES = "10.97.1.0/24"  # addresses that nothing here listens on: there is no kube-proxy
 _CONTROLLERS = (
     "namespace-controller serviceaccount-controller serviceaccount-token-controller root-ca-certificate-publisher-controller "
-    "job-controller cronjob-controller ttl-after-finished-controller garbage-collector-controller "
-    "pod-garbage-collector-controller node-lifecycle-controller taint-eviction-controller resourcequota-controller"
+    "deployment-controller replicaset-controller job-controller cronjob-controller ttl-after-finished-controller "
+    "garbage-collector-controller pod-garbage-collector-controller node-lifecycle-controller taint-eviction-controller "
+    "resourcequota-controller"
 ).split()
 _DEFAULT_ACCOUNT = "api/v1/namespaces/default/serviceaccounts/default"
 _CNI_PLUGINS = Path("/usr/lib/cni")
@@ -118,7 +119,7 @@ class ClusterServers:
         )
 
     def controllers(self) -> Server:
-        """Run the controllers that pods, jobs and namespaces need."""
+        """Run the controllers that pods, deployments, jobs and namespaces need."""
         keys = self.folder / "pki"
         return self._kube(
             "controller-manager",
