@@ -33,10 +33,18 @@ def set_in(request, place):
 @pytest.mark.parametrize(
     ("setting", "value", "told"),
     [
-        ("BUILD_SERVICE", "dokcer", ["builder 'dokcer'", "installed: native", "set METAFLOW_PREBUILT_BUILD_SERVICE"]),
-        ("BUILD_SERVICE", "kaniko", ["builder 'kaniko'", "pip install 'metaflow-prebuilt[kaniko]'"]),
-        ("IMAGE_REGISTRY", "nowhere", ["registry 'nowhere'", "installed: layout", "set METAFLOW_PREBUILT_IMAGE_REG"]),
-        ("IMAGE_REGISTRY", "ecr", ["registry 'ecr'", "pip install 'metaflow-prebuilt[ecr]'"]),
+        (
+            "BUILD_SERVICE",
+            "dokcer",
+            ["builder 'dokcer'", "docker, kaniko, native; set METAFLOW_PREBUILT_BUILD_SERVICE"],
+        ),
+        ("BUILD_SERVICE", "kaniko", ["a folder of this machine", "set METAFLOW_PREBUILT_IMAGE_REGISTRY to a registry"]),
+        (
+            "IMAGE_REGISTRY",
+            "nowhere",
+            ["registry 'nowhere'", "gcr, layout, local, oci", "set METAFLOW_PREBUILT_IMAGE_REG"],
+        ),
+        ("IMAGE_REGISTRY", "dockerhub", ["METAFLOW_PREBUILT_DOCKERHUB_USER", "it is not set"]),
         ("BUILD_WORKERS", "many", ["'many' is not a whole number above 0"]),
         ("LAYER_WORKERS", "-1", ["'-1' is not a whole number above 0"]),
         ("COMPRESSION", "lz4", ["'lz4' is not one of zstd, gzip"]),
