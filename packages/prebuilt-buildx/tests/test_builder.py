@@ -183,14 +183,12 @@ def test_old_buildkits_get_the_plain_form(docker: Any, make_request: NewRequest)
 )
 def test_cache_is_in_a_registry(docker: Any, make_request: NewRequest, value: str, places: list[str]) -> None:
     """A cache of this environment, and one of whichever was last, are read and written, in a form that all registries take."""
-    from prebuilt.buildx.command import cache_key
-
     request = make_request()
     _service(BUILDX_CACHE=value).build(request, RecordingProgress())
     options = docker.options
     read = [options[n + 1] for n, option in enumerate(options) if option == "--cache-from"]
     written = [options[n + 1] for n, option in enumerate(options) if option == "--cache-to"]
-    wanted = [place.replace("KEY", cache_key(request.spec)) for place in places]
+    wanted = [place.replace("KEY", request.spec.cache_key) for place in places]
     assert read == [f"type=registry,ref={place}" for place in wanted]
     assert [text.split(",")[1] for text in written] == [f"ref={place}" for place in wanted]
     assert all({"mode=max", "image-manifest=true", "oci-mediatypes=true"} <= set(text.split(",")) for text in written)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,16 +66,9 @@ class BuildxBuild:
             self,
             platform=str(spec.base.platform),
             compression=spec.compression,
-            annotations={**spec.identity_labels, "org.opencontainers.image.base.digest": spec.base.digest},
-            cache_key=cache_key(spec),
+            annotations=spec.annotations,
+            cache_key=spec.cache_key,
         )
-
-
-def cache_key(spec: ImageSpec) -> str:
-    """Return 12 hex digits that stay the same while the versions of an environment's packages change."""
-    names = sorted({package.name for package in spec.lock.packages if package.role == "user"})
-    text = "\n".join((str(spec.base.platform), spec.base.repository, *names))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def build_command(

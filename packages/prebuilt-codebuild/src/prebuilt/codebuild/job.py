@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -62,8 +61,8 @@ class BuildJob:
             self,
             platform=str(spec.base.platform),
             compression=spec.compression,
-            annotations={**spec.identity_labels, "org.opencontainers.image.base.digest": spec.base.digest},
-            cache_key=_cache_key(spec),
+            annotations=spec.annotations,
+            cache_key=spec.cache_key,
             base_repository=spec.base.repository,
         )
 
@@ -123,13 +122,6 @@ class BuildJob:
         repositories = (self.repository, self.base_repository)
         hosts = {split_repository(each)[0] for each in repositories if each and not is_layout(each)}
         return {host: region for host in hosts if (region := ecr_region(host))}
-
-
-def _cache_key(spec: ImageSpec) -> str:
-    """Return 12 hex digits that stay the same while the versions of an environment's packages change."""
-    names = sorted({package.name for package in spec.lock.packages if package.role == "user"})
-    text = "\n".join((str(spec.base.platform), spec.base.repository, *names))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _login_name(host: str) -> str:

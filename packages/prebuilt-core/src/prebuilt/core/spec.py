@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -136,6 +137,18 @@ class ImageSpec:
     def all_labels(self) -> dict[str, str]:
         """Every label that the image adds to its base's."""
         return {**self.identity_labels, **self.labels}
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Annotations of the image's manifest: what the image is, and what it was built on."""
+        return {**self.identity_labels, "org.opencontainers.image.base.digest": self.base.digest}
+
+    @property
+    def cache_key(self) -> str:
+        """What a builder's cache of layers is found by: 12 hex digits that stay while the versions of packages change."""
+        names = sorted({package.name for package in self.lock.packages if package.role == "user"})
+        text = "\n".join((str(self.base.platform), self.base.repository, *names))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def env_id(self) -> EnvId:

@@ -154,7 +154,7 @@ class ImageBuild:
             env=spec.env,
             path_prepend=f"{PREFIX}/bin",
             labels=spec.all_labels,
-            annotations={**spec.identity_labels, "org.opencontainers.image.base.digest": spec.base.digest},
+            annotations=spec.annotations,
         )
 
     def _read_base_manifest(self) -> bytes:
