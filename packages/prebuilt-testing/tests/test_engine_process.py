@@ -14,10 +14,12 @@ import pytest
 
 from prebuilt.testing.engines.process import EngineError, running
 
+# The server is ready once it runs itself: what binds it to its parent has been told to the kernel by then.
 KILLED = """
 import os, pathlib, signal, sys
 from prebuilt.testing.engines.process import running
-with running(["sleep", "60"], log=pathlib.Path(sys.argv[1]), ready=lambda: True) as server:
+log = pathlib.Path(sys.argv[1])
+with running(["sh", "-c", "echo up; exec sleep 60"], log=log, ready=lambda: log.read_text() == "up\\n") as server:
     print(server.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -48,7 +50,7 @@ def test_a_server_ends_with_the_tests_that_were_killed(tmp_path: Path):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "log")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == -signal.SIGKILL, done.stderr
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while is_running(int(done.stdout)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
