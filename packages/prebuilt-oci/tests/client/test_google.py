@@ -73,6 +73,8 @@ def test_other_refusals_say_what_helps() -> None:
     assert "quota of Artifact Registry" in refused(429).remedy
     moved = refused(412, "GET", "/v2/token?scope=repository:acme-ml/x:push", "asia.gcr.io")
     assert "METAFLOW_PREBUILT_GCR_HOST=asia-docker.pkg.dev" in moved.remedy
+    base = refused(412, "HEAD", "/v2/acme-ml/x/manifests/1", "gcr.io")
+    assert "for a base image, name another" in base.remedy
     assert "--projects=acme-ml" in moved.remedy
     assert refused(500).remedy.startswith("try again later")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from prebuilt.core.errors import (
@@ -24,6 +25,28 @@ _IMPERSONATION = (
     " roles/iam.workloadIdentityUser) on that service account to whoever deploys"
 )
 _ENABLE = "gcloud services enable artifactregistry.googleapis.com --project={}"
+_PAYING = "serviceusage.services.use"
+_PAYS = (
+    f"grant {_PAYING} (roles/serviceusage.serviceUsageConsumer) on the project that your requests are counted for to whoever"
+    " deploys, or choose another: gcloud auth application-default set-quota-project"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What IAM asks for.
+
+    Attributes:
+        name: ``service.resource.verb``.
+        role: The smallest of Google's own that has it.
+    """
+
+    name: str
+    role: str
+
+    def __str__(self) -> str:
+        """Return both, as errors name them."""
+        return f"{self.name} ({self.role})"
 
 
 @contextmanager
@@ -91,7 +114,7 @@ def _said(error: Exception) -> str:
     return str(error.args[0]) if error.args else type(error).__name__
 
 
-def explained(error: RegistryError, repository: ArtifactRepository, permission: str) -> PrebuiltError:
+def explained(error: RegistryError, repository: ArtifactRepository, permission: Permission) -> PrebuiltError:
     """Return what the API of Artifact Registry answered, with what helps.
 
     Args:
@@ -104,6 +127,8 @@ def explained(error: RegistryError, repository: ArtifactRepository, permission: 
         return error
     if "SERVICE_DISABLED" in error.reason or "has not been used in project" in error.reason:
         remedy = f"enable the API: {_ENABLE.format(repository.project)}"
+    elif _PAYING in error.reason:
+        remedy = _PAYS
     elif isinstance(error, ForbiddenError):
         remedy = (
             f"grant {permission} on project {repository.project} to whoever deploys, or have an operator run"

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from prebuilt.core.errors import RegistryError
+from prebuilt.core.errors import ForbiddenError, RegistryError
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
-from prebuilt.gcr.failure import explained
+from prebuilt.gcr.failure import Permission, explained
 from prebuilt.gcr.identity import Identity
 from prebuilt.oci.config import NetworkConfig
 from prebuilt.oci.google import ArtifactRepository
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _API = "https://artifactregistry.googleapis.com"
 _API_VARIABLE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_ARTIFACTREGISTRY"
 """What gcloud is told where the API is reached by another name: in a private network, for one."""
-_GET, _CREATE = "artifactregistry.repositories.get", "artifactregistry.repositories.create"
+_GET = Permission("artifactregistry.repositories.get", role="roles/artifactregistry.reader")
+_CREATE = Permission("artifactregistry.repositories.create", role="roles/artifactregistry.admin")
 _CONFLICT, _NOT_FOUND = 409, 404
 _LONGEST_CREATION_S, _LOOK_EVERY_S = 120.0, 1.0
 _DESCRIPTION = "Images of Metaflow's steps, by metaflow-prebuilt"
@@ -74,6 +75,8 @@ class Repositories:
             if status != _CONFLICT:  # somebody else was faster
                 self._await(operation, tried, repository)
         except RegistryError as error:
+            if isinstance(error, ForbiddenError) and repository.comes_with_pushes:
+                return
             raise explained(error, repository, _CREATE) from error
 
     def _await(self, operation: Mapping[str, Any], tried: str, repository: ArtifactRepository) -> None:

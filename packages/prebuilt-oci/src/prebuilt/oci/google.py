@@ -17,6 +17,7 @@ _WRITING = frozenset({"POST", "PUT", "PATCH"})
 
 UPLOAD, DOWNLOAD = "artifactregistry.repositories.uploadArtifacts", "artifactregistry.repositories.downloadArtifacts"
 WRITER, READER = "roles/artifactregistry.writer", "roles/artifactregistry.reader"
+_CREATE_ON_PUSH = "artifactregistry.repositories.createOnPush (roles/artifactregistry.createOnPushWriter)"
 LOG_IN = "run `gcloud auth application-default login`, or name a credentials file in GOOGLE_APPLICATION_CREDENTIALS"
 
 
@@ -49,6 +50,14 @@ class ArtifactRepository:
     def resource(self) -> str:
         """What the API calls it: ``projects/…/locations/…/repositories/…``."""
         return f"projects/{self.project}/locations/{self.location}/repositories/{self.name}"
+
+    @property
+    def comes_with_pushes(self) -> bool:
+        """Whether the first push makes it, where whoever pushes may.
+
+        Source: https://cloud.google.com/artifact-registry/docs/transition/setup-gcr-repo
+        """
+        return self.name in _GCR_LOCATIONS
 
     @property
     def creation(self) -> str:
@@ -87,6 +96,8 @@ def refusal_remedy(status: int, code: str, method: str, url: str) -> str:
         permission, role = (UPLOAD, WRITER) if writes else (DOWNLOAD, READER)
         where = f" on {repository.resource}" if repository else ""
         missing = f"; if it does not exist, create it: {repository.creation}" if repository else ""
+        if repository and repository.comes_with_pushes:
+            missing += f", or grant {_CREATE_ON_PUSH}, with which a push does"
         return f"grant {permission} ({role}){where} to whoever deploys{missing}"
     if status == http.HTTPStatus.PRECONDITION_FAILED and host in _GCR_LOCATIONS:
         return _moved_remedy(host, repository)
@@ -98,15 +109,15 @@ def refusal_remedy(status: int, code: str, method: str, url: str) -> str:
 
 
 def _moved_remedy(host: str, repository: ArtifactRepository | None) -> str:
-    """Return what helps where a project's names of Container Registry were never moved.
+    """Return what helps where a project's names of Container Registry were never moved: they take nothing and serve nothing.
 
     Source: https://cloud.google.com/artifact-registry/docs/transition/transition-from-gcr
     """
     project = repository.project if repository else "PROJECT"
     return (
-        "Container Registry takes no images since 2025-03-18: set"
-        f" METAFLOW_PREBUILT_GCR_HOST={_GCR_LOCATIONS[host]}-docker.pkg.dev, or have Artifact Registry serve {host}:"
-        f" gcloud artifacts docker upgrade migrate --projects={project}"
+        "Container Registry takes no pushes since 2025-03-18, and serves no images any more: to keep images, set"
+        f" METAFLOW_PREBUILT_GCR_HOST={_GCR_LOCATIONS[host]}-docker.pkg.dev; for a base image, name another; or have"
+        f" Artifact Registry serve {host}: gcloud artifacts docker upgrade migrate --projects={project}"
     )
 
 

@@ -22,6 +22,11 @@ DEPLOYER = f"deployer@{PROJECT}.iam.gserviceaccount.com"
 _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _REPOSITORY = re.compile(r"/v1/(projects/[^/]+/locations/[^/]+/repositories)(?:/([^/]+))?")
 _AUDIENCE = "https://oauth2.googleapis.com/token"  # wherever the request is sent to
+_PAYING = "serviceusage.services.use"
+_MAY_NOT_PAY = (
+    "Caller does not have required permission to use project {}. Grant the caller the roles/serviceusage.serviceUsageConsumer"
+    f" role, or a custom role with the {_PAYING} permission."
+)
 _FLAVOR = {"Metadata-Flavor": "Google"}
 
 
@@ -35,6 +40,7 @@ class GoogleApi:
         refresh_tokens: Of users who are logged in.
         repositories: By their resource names.
         denied: Permissions that nobody has.
+        checked: Permissions that something has needed.
         lifetime_s: How long a token is said to be good for. Nothing ends by itself.
         takes: How often an operation is looked at before it has ended.
         operation_error: What it ends with, if not well.
@@ -49,6 +55,7 @@ class GoogleApi:
     refresh_tokens: set[str] = field(default_factory=set)
     repositories: set[str] = field(default_factory=set)
     denied: set[str] = field(default_factory=set)
+    checked: set[str] = field(default_factory=set)
     lifetime_s: int = 3600
     takes: int = 0
     operation_error: Mapping[str, Any] | None = None
@@ -57,6 +64,11 @@ class GoogleApi:
     refusals: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
     url: str = ""
     issue: Callable[[str | None, Mapping[str, list[str]]], tuple[int, Mapping[str, object]]] | None = None
+
+    def allows(self, permission: str) -> bool:
+        """Return whether whoever asks has `permission`, which is noted as needed."""
+        self.checked.add(permission)
+        return permission not in self.denied
 
     def hand_out(self) -> str:
         """Return a new token."""
@@ -69,15 +81,15 @@ class GoogleApi:
         return sum(re.search(path, line) is not None for line in self.asked)
 
     @contextmanager
-    def serving(self) -> Iterator[GoogleApi]:
-        """Serve on a free port of 127.0.0.1."""
+    def serving(self, address: str = "127.0.0.1") -> Iterator[GoogleApi]:
+        """Serve on a free port of `address`."""
         handler = type("Handler", (_Handler,), {"api": self})
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        with ThreadingHTTPServer((address, 0), handler) as server:
             server.daemon_threads = True
             server.block_on_close = False
             thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
             thread.start()
-            self.url = f"http://127.0.0.1:{server.server_port}"
+            self.url = f"http://{address}:{server.server_port}"
             try:
                 yield self
             finally:
@@ -102,7 +114,13 @@ class GoogleApi:
             return _error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
         if path.endswith(":generateAccessToken"):
             return self.impersonate()
-        self.quota_projects.append(headers.get("X-Goog-User-Project") or "")
+        return self._manage(method, path, query, headers.get("X-Goog-User-Project") or "")
+
+    def _manage(self, method: str, path: str, query: str, payer: str) -> tuple[int, Any]:
+        """Answer artifactregistry.googleapis.com; the request is counted for the project `payer`."""
+        self.quota_projects.append(payer)
+        if payer and not self.allows(_PAYING):
+            return _error(403, "PERMISSION_DENIED", _MAY_NOT_PAY.format(payer))
         found = _REPOSITORY.fullmatch(path)
         if found is None:
             return 200, self.operation()
@@ -138,7 +156,7 @@ class GoogleApi:
     def impersonate(self) -> tuple[int, dict[str, Any]]:
         """Answer iamcredentials.googleapis.com, generateAccessToken."""
         permission = "iam.serviceAccounts.getAccessToken"
-        if permission in self.denied:
+        if not self.allows(permission):
             return _denied(permission, f"projects/-/serviceAccounts/{DEPLOYER}")
         ends_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + self.lifetime_s))
         return 200, {"accessToken": self.hand_out(), "expireTime": ends_at}
@@ -182,7 +200,7 @@ class GoogleApi:
             return self.refusals.pop(0)
         verb, resource = ("create", f"{parent}/{created}") if method == "POST" else ("get", f"{parent}/{name}")
         permission = f"artifactregistry.repositories.{verb}"
-        if permission in self.denied:
+        if not self.allows(permission):
             return _denied(permission, resource)
         if method == "GET":
             there = resource in self.repositories

@@ -26,6 +26,7 @@ REGISTRY_PERMISSIONS = {
     "push": "artifactregistry.repositories.uploadArtifacts",
     "pull": "artifactregistry.repositories.downloadArtifacts",
 }
+_CREATE_ON_PUSH = "artifactregistry.repositories.createOnPush"
 _IMAGE_IN_REPOSITORY = 3
 """Parts of ``project/repository/image``; names of Container Registry have two."""
 
@@ -62,15 +63,23 @@ class GoogleTokenService(RegistryAuth):
         for scope in fields.get("scope", []):
             _, path, actions = scope.split(":")
             for action in actions.split(","):
-                permission = REGISTRY_PERMISSIONS[action]
-                if permission in self.api.denied or (authorization is None and "public" not in path):
-                    message = (
-                        f'Permission "{permission}" denied on resource "{resource_of(path)}" (or it may not exist)'
-                    )
-                    return 403, _refusal("DENIED", message)
+                refusal = self._refuse(path, action, is_anonymous=authorization is None)
+                if refusal:
+                    return 403, _refusal("DENIED", refusal)
         self.bought += 1
         self.users = {"oauth2accesstoken": self._shown(authorization)}
         return super().issue(authorization, fields) if authorization else self._anonymous(fields)
+
+    def _refuse(self, path: str, action: str, *, is_anonymous: bool) -> str:
+        """Return why nobody may do that to the image `path`; empty if it is allowed. A push may make the repository."""
+        permission, resource = REGISTRY_PERMISSIONS[action], resource_of(path)
+        if not self.api.allows(permission) or (is_anonymous and "public" not in path):
+            return f'Permission "{permission}" denied on resource "{resource}" (or it may not exist)'
+        if action == "push" and resource.endswith("/gcr.io") and resource not in self.api.repositories:
+            if not self.api.allows(_CREATE_ON_PUSH):
+                return f"gcr.io repo does not exist. Creating on push requires the {_CREATE_ON_PUSH} permission"
+            self.api.repositories.add(resource)
+        return ""
 
     def knows(self, authorization: str | None) -> bool:
         """Return whether the token that was shown is good."""
@@ -174,11 +183,14 @@ class GoogleCloud:
 
 
 @contextlib.contextmanager
-def google_cloud(folder: Path) -> Iterator[GoogleCloud]:
-    """Give Google Cloud for the time of the body; `folder` takes files of credentials and a certificate."""
+def google_cloud(folder: Path, *, address: str = "127.0.0.1") -> Iterator[GoogleCloud]:
+    """Give Google Cloud for the time of the body; `folder` takes files of credentials and a certificate.
+
+    The APIs listen at `address`, for who does not go by their names through the proxy.
+    """
     certificate = folder / "google.pem"
     tls = make_certificate(certificate, *HOSTS, f"*{_APIS}")
-    with GoogleApi(key=_key()[1]).serving() as api:
+    with GoogleApi(key=_key()[1]).serving(address) as api:
         tokens = GoogleTokenService(scheme="token", api=api)
         has_repository = lambda path: "public" in path or resource_of(path) in api.repositories  # noqa: E731
         registry = InMemoryRegistry(auth=tokens, tls=tls, has_repository=has_repository, handler=_Handler)
@@ -189,7 +201,7 @@ def google_cloud(folder: Path) -> Iterator[GoogleCloud]:
                 "CLOUDSDK_CONFIG": str(folder / "gcloud"),
                 "NO_GCE_CHECK": "true",
                 "HTTPS_PROXY": proxy.url,
-                "NO_PROXY": "127.0.0.1",
+                "NO_PROXY": f"127.0.0.1,{address}",
                 "METAFLOW_PREBUILT_CA_BUNDLE": str(certificate),
             }
             yield GoogleCloud(api=api, registry=registry, tokens=tokens, proxy=proxy, environ=environ, folder=folder)
