@@ -8,10 +8,10 @@ from pathlib import Path
 
 from prebuilt.buildx.config import BESIDE_IMAGES, BuildxConfig
 from prebuilt.buildx.instance import BuilderInstance
+from prebuilt.core.build_service import check_registry
 from prebuilt.core.dockerfile import proxy_arguments
-from prebuilt.core.errors import BuildError
 from prebuilt.core.spec import Compression, ImageSpec
-from prebuilt.oci.reference import is_layout, parse_reference, split_repository
+from prebuilt.oci.reference import parse_reference, split_repository
 
 _EPOCH_S = 0
 _CACHE_TAG = "buildcache"
@@ -49,14 +49,8 @@ class BuildxBuild:
             BuildError: The reference is to an image layout.
             InvalidValueError: It is no reference.
         """
+        check_registry(reference, "buildx")
         repository = parse_reference(reference).repository
-        if is_layout(repository):
-            raise BuildError(
-                "push with buildx",
-                at=reference,
-                reason="an image layout is no registry",
-                remedy="choose another METAFLOW_PREBUILT_IMAGE_REGISTRY, or set METAFLOW_PREBUILT_BUILD_SERVICE=native",
-            )
         host, _ = split_repository(repository)
         return cls(reference=reference, repository=repository, host=host)
 

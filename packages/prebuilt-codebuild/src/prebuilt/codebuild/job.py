@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from prebuilt.codebuild.config import BESIDE_IMAGES, CodeBuildConfig
-from prebuilt.core.errors import BuildError
+from prebuilt.core.build_service import check_registry
 from prebuilt.core.spec import Compression, ImageSpec
 from prebuilt.oci.amazon import ecr_region
 from prebuilt.oci.reference import is_layout, parse_reference, split_repository
@@ -45,15 +45,8 @@ class BuildJob:
             BuildError: The reference is to an image layout.
             InvalidValueError: It is no reference.
         """
-        repository = parse_reference(reference).repository
-        if is_layout(repository):
-            raise BuildError(
-                "push with CodeBuild",
-                at=reference,
-                reason="an image layout is no registry",
-                remedy="choose another METAFLOW_PREBUILT_IMAGE_REGISTRY, or set METAFLOW_PREBUILT_BUILD_SERVICE=native",
-            )
-        return cls(reference=reference, repository=repository)
+        check_registry(reference, "CodeBuild")
+        return cls(reference=reference, repository=parse_reference(reference).repository)
 
     def of(self, spec: ImageSpec) -> BuildJob:
         """Return this build as that of a spec."""

@@ -54,6 +54,23 @@ class Cancellation:
             raise CancelledError("go on", reason="other work failed or was stopped")
 
 
+def check_registry(
+    place: str, builder: str, *, setting: str = "METAFLOW_PREBUILT_IMAGE_REGISTRY to a registry"
+) -> None:
+    """Refuse a folder of this machine, for a builder that reads and writes registries only; it is called `builder`.
+
+    Raises:
+        BuildError: `place`, a reference or a repository, is in an image layout; `setting` is what to change.
+    """
+    if place.startswith("oci:"):
+        raise BuildError(
+            f"build an image with {builder}",
+            at=place,
+            reason="it needs registries, and this is a folder of this machine",
+            remedy=f"set {setting}, or METAFLOW_PREBUILT_BUILD_SERVICE=native",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """One image to build and push.
@@ -84,22 +101,18 @@ class BuildRequest:
         Raises:
             BuildError: The image is to be pushed into an image layout, or its base is in one.
         """
-        folders = {
-            "METAFLOW_PREBUILT_IMAGE_REGISTRY to a registry": self.reference,
-            "METAFLOW_PREBUILT_BASE_IMAGE to an image in a registry": self.spec.base.repository,
-        }
-        for setting, place in folders.items():
-            if place.startswith("oci:"):
-                raise BuildError(
-                    f"build an image with {builder}",
-                    at=self.reference,
-                    reason=f"it needs registries, and {place} is a folder of this machine",
-                    remedy=f"set {setting}, or METAFLOW_PREBUILT_BUILD_SERVICE=native",
-                )
+        check_registry(self.reference, builder)
+        check_registry(
+            self.spec.base.repository, builder, setting="METAFLOW_PREBUILT_BASE_IMAGE to an image in a registry"
+        )
 
     @contextlib.contextmanager
-    def as_dockerfile(self, form: DockerfileForm, progress: ImageProgress) -> Iterator[DockerfileBuild]:
+    def as_dockerfile(
+        self, form: DockerfileForm, progress: ImageProgress, pin: Callable[[str], str] = lambda image: image
+    ) -> Iterator[DockerfileBuild]:
         """Give a Dockerfile of this image and its context, which can be read inside the ``with`` only.
+
+        `pin` is that of :func:`~prebuilt.core.dockerfile.dockerfile_build`.
 
         Raises:
             BuildError: No Dockerfile can make it, or nothing gathers materials.
@@ -111,7 +124,7 @@ class BuildRequest:
             )
         check_python(self.spec)
         with self.materials.gather(self.spec, progress, check=self.cancellation.check) as materials:
-            yield dockerfile_build(self.spec, self.plan, materials, form)
+            yield dockerfile_build(self.spec, self.plan, materials, form, pin)
 
 
 class BuildOutput:

@@ -18,7 +18,14 @@ _NOISE = re.compile(
 )
 # What a step of ours sees of the context: two long names for each file.
 _MOUNT = re.compile(r"--mount=type=bind,\S+ ")
+_PULLED = re.compile(r"source metadata for ([^/\s]+)/")
 _SUMMARY_LINES = 20  # of what is said after a step has failed: where it is in the Dockerfile, and the error
+
+
+def pulled_host(reason: str) -> str | None:
+    """Return the registry of the base image that could not be pulled; None where a build failed for another reason."""
+    found = _PULLED.search(reason)
+    return found[1] if found else None
 
 
 class BuildKitOutput:

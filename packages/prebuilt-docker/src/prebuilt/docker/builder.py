@@ -14,6 +14,7 @@ from prebuilt.core.build_service import (
     Cancellation,
     DockerBuildService,
     DockerfileBuildOptions,
+    check_registry,
 )
 from prebuilt.core.context_archive import published_context
 from prebuilt.core.credentials import Credentials
@@ -32,7 +33,7 @@ from prebuilt.docker.image_build import DeadlineError, ImageBuild, Limits
 from prebuilt.docker.push import ImagePush
 from prebuilt.docker.way import Way
 from prebuilt.oci.docker_config import find_variable_login
-from prebuilt.oci.reference import Reference, is_layout, parse_reference, split_repository
+from prebuilt.oci.reference import Reference, parse_reference, split_repository
 
 if TYPE_CHECKING:
     import docker
@@ -76,7 +77,8 @@ class LocalDockerBuildService(DockerBuildService):
             FetchError: A package that has to travel in the context could not be downloaded.
             RegistryError: The image could not be pushed.
         """
-        reference = _reference(request.reference)
+        request.check_registries("Docker")
+        reference = parse_reference(request.reference)
         request.cancellation.check()
         limits = Limits.start(request.cancellation, self._config.timeout_s)
         with self._connected() as client:
@@ -113,7 +115,8 @@ class LocalDockerBuildService(DockerBuildService):
         """
         progress = EchoProgress(echo)
         try:
-            reference = _reference(image_tag)
+            check_registry(image_tag, "Docker")
+            reference = parse_reference(image_tag)
             with self._connected() as client:
                 order = _Order(
                     dockerfile=dockerfile,
@@ -238,24 +241,6 @@ def _variable_credentials(reference: Reference, environ: Mapping[str, str]) -> C
     """Return what ``DOCKER_AUTH_CONFIG`` has for `reference`: the docker command reads it, the SDK reads files alone."""
     login = find_variable_login(*split_repository(reference.repository), environ)
     return login.credentials if login else None
-
-
-def _reference(text: str) -> Reference:
-    """Return where to push to.
-
-    Raises:
-        BuildError: It is a folder.
-        InvalidValueError: It is no reference.
-    """
-    reference = parse_reference(text)
-    if is_layout(reference.repository):
-        raise BuildError(
-            "build an image with Docker",
-            at=text,
-            reason="it pushes to registries, and this is a folder of this machine",
-            remedy="set METAFLOW_PREBUILT_IMAGE_REGISTRY to a registry, or METAFLOW_PREBUILT_BUILD_SERVICE=native",
-        )
-    return reference
 
 
 _: type[DockerBuildService] = LocalDockerBuildService
