@@ -68,15 +68,17 @@ def minimums(session: nox.Session, package: Package) -> None:
 
 def run_tests(session: nox.Session, *arguments: str) -> None:
     """Run pytest without the tests that need an engine."""
-    session.run("pytest", "-m", " and ".join(f"not {engine}" for engine in engines.marked(ROOT)), *arguments)
+    session.run("pytest", "-m", engines.selection(ROOT, None), *arguments)
 
 
 @nox.session
 @BY_ENGINE
 def integration(session: nox.Session, engine: str) -> None:
-    """Run the tests that need one engine; they start it themselves."""
+    """Run the tests that need one engine, and none that is listed after it; they start it themselves."""
     install_built(session, *PACKAGES.values(), needs=tuple(need for p in PACKAGES.values() for need in p.test_needs))
-    session.run("pytest", "-m", engine, *map(str, engines.test_files(ROOT, engine)), *session.posargs)
+    session.run(
+        "pytest", "-m", engines.selection(ROOT, engine), *map(str, engines.test_files(ROOT, engine)), *session.posargs
+    )
 
 
 @nox.session

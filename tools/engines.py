@@ -1,4 +1,4 @@
-"""Engines that integration tests need, as the tests' markers name them."""
+"""Engines that integration tests need, as the tests' markers name them, and the session that each test is of."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def marked(root: Path) -> list[str]:
 def tested(root: Path) -> list[str]:
     """Return the engines that at least one test wants."""
     return [engine for engine in marked(root) if test_files(root, engine)]
+
+
+def selection(root: Path, engine: str | None) -> str:
+    """Return pytest's expression for the tests of an engine's session, or of none.
+
+    A test that wants several engines is of the session of the one whose marker is listed last, and of no other.
+    """
+    engines = marked(root)
+    later = engines if engine is None else engines[engines.index(engine) + 1 :]
+    return " and ".join([*([engine] if engine else []), *(f"not {each}" for each in later)])
 
 
 def test_files(root: Path, engine: str) -> list[Path]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression  # of `-m`; pytest has no public one
 
-from tools import checks, ladder, release, tables, venv
+from tools import checks, engines, ladder, release, tables, venv
 from tools.packages import ROOT, Package, all_packages, closure, name_of, read_toml
 
 PACKAGES = all_packages()
@@ -184,6 +187,25 @@ def test_every_script_runs_on_the_oldest_python() -> None:
         capture_output=True,
     ).stdout
     assert set(json.loads(printed)) <= {"__main__", "tools"}
+
+
+def test_every_test_is_of_one_session() -> None:
+    """Whatever engines a test wants, one session runs it: that of the marker listed last; without one, the fast tests."""
+    names = engines.marked(ROOT)
+    sessions = {name: Expression.compile(engines.selection(ROOT, name)) for name in (None, *names)}
+    for wanted in (set(some) for count in range(4) for some in itertools.combinations(names, count)):
+        running = [name for name, chosen in sessions.items() if chosen.evaluate(_is_one_of(wanted))]
+        assert running == [max(wanted, key=names.index, default=None)]
+
+
+def _is_one_of(names: set[str]) -> Callable[..., bool]:
+    return lambda name, **_: name in names
+
+
+def test_every_integration_test_has_a_session() -> None:
+    """A file without an engine's marker would be run by nothing."""
+    files = {file for engine in engines.tested(ROOT) for file in engines.test_files(ROOT, engine)}
+    assert set((ROOT / "tests" / "integration").rglob("test_*.py")) <= files
 
 
 def test_markers_are_explained() -> None:
