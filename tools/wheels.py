@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,23 +37,41 @@ def build_all(packages: Iterable[Package] | None = None) -> dict[str, Built]:
 def build(package: Package) -> Built:
     """Return what `package` builds to: the sdist from the folder, the wheel from the sdist."""
     folder = STORE / f"{package.name}-{_fingerprint(package.folder)}"
-    if not folder.is_dir():
-        _build_into(package, folder)
+    with _alone(package):
+        if not folder.is_dir():
+            _build_into(package, folder)
     (wheel,) = folder.glob("*.whl")
     (sdist,) = folder.glob("*.tar.gz")
     return Built(package=package, wheel=wheel, sdist=sdist)
 
 
+@contextlib.contextmanager
+def _alone(package: Package) -> Iterator[None]:
+    """Keep other sessions from building `package`: who comes second finds it built."""
+    STORE.mkdir(parents=True, exist_ok=True)
+    with (STORE / f".{package.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _build_into(package: Package, folder: Path) -> None:
     """Build into `folder`, which is there whole or not at all, and drop what earlier builds left."""
-    STORE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=STORE) as temporary:
         out = Path(temporary) / "out"
-        subprocess.run(["uv", "build", "--quiet", "--out-dir", out, package.folder], check=True)
+        subprocess.run([_uv(), "build", "--quiet", "--out-dir", out, package.folder], check=True)
         (out / ".gitignore").unlink(missing_ok=True)
         for old in STORE.glob(f"{package.name}-*"):
             shutil.rmtree(old, ignore_errors=True)
         out.rename(folder)
+
+
+def _uv() -> str:
+    """Return uv: what nox brought (``nox[uv]``), which no PATH may have, or else the machine's."""
+    with contextlib.suppress(ImportError, FileNotFoundError):
+        from uv import find_uv_bin
+
+        return find_uv_bin()
+    return "uv"
 
 
 def _fingerprint(folder: Path) -> str:
