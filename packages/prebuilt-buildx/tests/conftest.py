@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prebuilt.core.build_service import BuildRequest
-from prebuilt.core.dockerfile import PROGRAM, BuildMaterials
-from prebuilt.core.lock import Lock, Wheel
-from prebuilt.core.plan import plan_layers
-from prebuilt.core.platforms import Platform
-from prebuilt.core.progress import ImageProgress
-from prebuilt.core.requirements import Requirements, Target
-from prebuilt.core.spec import BaseImage, BasePython, ImageSpec
-from prebuilt.core.tree import BytesContent
+from prebuilt.testing.plain_request import plain_request
 
 REFERENCE = "registry.example/team/image:tag"
 
@@ -121,12 +112,15 @@ class FakeDocker:
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
-    """A ``docker`` with buildx 0.29 and a remote builder, whose builds succeed; the user has a configuration."""
+    """A ``docker`` with buildx 0.29 and a remote builder, whose builds succeed; the user has a configuration and no login."""
     folder, own = tmp_path / "bin", tmp_path / "own"
     folder.mkdir()
     program = folder / "docker"
     program.write_text(_PROGRAM.format(python=sys.executable))
     program.chmod(0o755)
+    helper = folder / "docker-credential-desktop"
+    helper.write_text("#!/bin/sh\necho credentials not found in native keychain\nexit 1\n")
+    helper.chmod(0o755)
     (own / "contexts").mkdir(parents=True)
     (own / "config.json").write_text(json.dumps({"auths": {"ghcr.io": {}}, "credsStore": "desktop"}))
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"):
@@ -144,53 +138,11 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
     return fake
 
 
-class Materials:
-    """What a build stage needs, as far as a fake needs it."""
-
-    @contextlib.contextmanager
-    def gather(
-        self, spec: ImageSpec, progress: ImageProgress, *, check: Callable[[], None]
-    ) -> Iterator[BuildMaterials]:
-        """Give a program that is none."""
-        yield BuildMaterials(files={PROGRAM: BytesContent(b"program")})
-
-
 @pytest.fixture
 def make_request() -> Callable[..., BuildRequest]:
     """Return what makes requests, with other fields of the request or the spec."""
 
     def make(platform: str = "linux/amd64", spec: Mapping[str, Any] | None = None, **changes: Any) -> BuildRequest:
-        base = BaseImage(
-            reference="python:3.11-slim",
-            repository="docker.io/library/python",
-            digest="sha256:" + "1" * 64,
-            platform=Platform.parse(platform),
-            layer_count=1,
-            glibc="2.36",
-            python=BasePython(path="/usr/local/bin/python3", version="3.11.7"),
-            index_digest="sha256:" + "2" * 64,
-        )
-        asked = Requirements(python="3.11.7", target=Target(platform=base.platform), pypi={"one": ""}).on(base)
-        wheel = Wheel(
-            name="one",
-            version="1.0",
-            filename="one-1.0-py3-none-any.whl",
-            url="https://index.example/one-1.0-py3-none-any.whl",
-            sha256="3" * 64,
-            size_bytes=1000,
-            role="user",
-        )
-        lock = Lock(
-            req_id=asked.req_id,
-            target=asked.target,
-            python_version="3.11.7",
-            python_source="base",
-            packages=(wheel,),
-            resolved_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
-            resolver="this test",
-        )
-        made = replace(ImageSpec(lock=lock, base=base), **(spec or {}))
-        request = BuildRequest(spec=made, plan=plan_layers(made), reference=REFERENCE, materials=Materials())
-        return replace(request, **changes)
+        return replace(plain_request(REFERENCE, platform=platform, spec=spec), **changes)
 
     return make
