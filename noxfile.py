@@ -15,7 +15,7 @@ import nox
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from tools import engines, release, skeleton, wheels  # noqa: E402 - after the path that makes them importable
+from tools import engines, release, skeleton, venv, wheels  # noqa: E402 - after the path that makes them importable
 from tools.packages import Package, all_packages, closure  # noqa: E402
 
 nox.needs_version = ">=2025.5.1"
@@ -174,9 +174,10 @@ def new_package(session: nox.Session) -> None:
 def dev(session: nox.Session) -> None:
     """Make .venv with every package editable and the tools beside them."""
     python = str(ROOT / ".venv" / ("Scripts" if os.name == "nt" else "bin") / "python")
-    session.run("uv", "venv", "--allow-existing", "--python", sys.executable, str(ROOT / ".venv"), external=True)
+    uv = venv.uv_program()
+    session.run(uv, "venv", "--allow-existing", "--python", sys.executable, str(ROOT / ".venv"), external=True)
     editables = [f"--editable={package.folder}" for package in PACKAGES.values()]
-    session.run("uv", "pip", "install", "--python", python, *editables, *HOUSE, "ruff", "mypy", "mkdocs", external=True)
+    session.run(uv, "pip", "install", "--python", python, *editables, *HOUSE, "ruff", "mypy", "mkdocs", external=True)
 
 
 @nox.session(venv_backend="none", default=False)

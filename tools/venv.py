@@ -6,6 +6,7 @@ Standard library only, since nothing is installed when it runs.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import os
 import shutil
@@ -73,6 +74,15 @@ def ensure(purpose: str, requirements: Sequence[str] = (), packages: Sequence[st
         _install(folder, [*requirements, *_editables(folder, packages)])
         stamp.write_text(wanted, encoding="utf-8")
     return Environment(folder, _variables(folder))
+
+
+def uv_program() -> str:
+    """Return uv: what came with this Python's nox (``nox[uv]``), which no PATH may have, or else the machine's."""
+    with contextlib.suppress(ImportError, FileNotFoundError):
+        from uv import find_uv_bin
+
+        return find_uv_bin()
+    return "uv"
 
 
 def _fingerprint(requirements: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.packages import ROOT, Package, all_packages
+from tools.venv import uv_program
 
 STORE = ROOT / ".nox" / "wheels"
 _SKIPPED = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "dist", "changelog.d"}
@@ -58,20 +59,11 @@ def _build_into(package: Package, folder: Path) -> None:
     """Build into `folder`, which is there whole or not at all, and drop what earlier builds left."""
     with tempfile.TemporaryDirectory(dir=STORE) as temporary:
         out = Path(temporary) / "out"
-        subprocess.run([_uv(), "build", "--quiet", "--out-dir", out, package.folder], check=True)
+        subprocess.run([uv_program(), "build", "--quiet", "--out-dir", out, package.folder], check=True)
         (out / ".gitignore").unlink(missing_ok=True)
         for old in STORE.glob(f"{package.name}-*"):
             shutil.rmtree(old, ignore_errors=True)
         out.rename(folder)
-
-
-def _uv() -> str:
-    """Return uv: what nox brought (``nox[uv]``), which no PATH may have, or else the machine's."""
-    with contextlib.suppress(ImportError, FileNotFoundError):
-        from uv import find_uv_bin
-
-        return find_uv_bin()
-    return "uv"
 
 
 def _fingerprint(folder: Path) -> str:
