@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -21,6 +23,7 @@ from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import BuildError, CancelledError, EngineError, StorageError
 from prebuilt.core.plugins import BUILD_SERVICES
 from prebuilt.core.settings import Settings
+from prebuilt.oci import logins
 from prebuilt.testing.conformance.materials import RecordingProgress
 
 NewRequest = Callable[..., BuildRequest]
@@ -49,7 +52,8 @@ def _failed(why: str, others: int = 0) -> str:
 
 
 def _service(**settings: str) -> BuildxBuildService:
-    return BuildxBuildService(Settings({f"METAFLOW_PREBUILT_{name}": value for name, value in settings.items()}, {}))
+    given = {f"METAFLOW_PREBUILT_{name}": value for name, value in settings.items()}
+    return BuildxBuildService(Settings({**os.environ, **given}, {}))
 
 
 def _option(options: list[str], name: str) -> str:
@@ -154,6 +158,22 @@ def test_users_logins_are_used_as_they_are(docker: Any, make_request: NewRequest
     """Without a login of the request's, the command has the user's own folder."""
     _service().build(make_request(), RecordingProgress())
     assert docker.build["environ"]["DOCKER_CONFIG"] == str(tmp_path / "own")
+
+
+def test_login_for_the_base_goes_along(
+    docker: Any, make_request: NewRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that Docker has not, Podman's or that of a cloud, is there for the base image's registry and the cache's."""
+    (tmp_path / "auth.json").write_text(json.dumps({"auths": {"docker.io": {"auth": "bWU6eA=="}}}))
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
+    asked: list[str] = []
+    monkeypatch.setattr(logins, "find_source", lambda host, _: asked.append(host))
+    monkeypatch.setenv("METAFLOW_PREBUILT_BUILDX_CACHE", "cache.example/team/cache:all")
+    _service().build(make_request(), RecordingProgress())
+    assert docker.build["config"]["auths"] == {"ghcr.io": {}, "https://index.docker.io/v1/": {"auth": "bWU6eA=="}}
+    assert docker.build["config"]["credHelpers"] == {"https://index.docker.io/v1/": ""}
+    assert set(asked) == {"registry.example", "cache.example"}
+    assert _scratch(tmp_path) == []
 
 
 def test_digest_alone_is_not_believed(docker: Any, make_request: NewRequest) -> None:

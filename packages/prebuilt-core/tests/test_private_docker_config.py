@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import stat
 from pathlib import Path
 
 import pytest
 
-from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
 from prebuilt.core.private_docker_config import docker_config_folder, private_docker_config
 
-_LOGIN = Credentials(username="AWS", secret="s3cret")
+_LOGIN = {"auth": "QVdTOnMzY3JldA=="}
 
 
 def _users(folder: Path, config: object) -> dict[str, str]:
@@ -27,9 +25,9 @@ def test_login_is_added(tmp_path: Path) -> None:
     """The registry's login is there beside all that the user has; the user's folder is as it was."""
     config = {"auths": {"ghcr.io": {"auth": "x"}}, "credsStore": "desktop", "currentContext": "remote"}
     environ = _users(tmp_path, config)
-    variables = private_docker_config(tmp_path / "private", "1.dkr.ecr.example", _LOGIN, environ)
+    variables = private_docker_config(tmp_path / "private", {"1.dkr.ecr.example": _LOGIN}, environ)
     made = json.loads((tmp_path / "private" / "config.json").read_text())
-    assert base64.b64decode(made["auths"].pop("1.dkr.ecr.example")["auth"]) == b"AWS:s3cret"
+    assert made["auths"].pop("1.dkr.ecr.example") == _LOGIN
     assert made == {**config, "credHelpers": {"1.dkr.ecr.example": ""}}
     assert (tmp_path / "private" / "contexts" / "meta").is_dir()
     assert variables == {
@@ -41,7 +39,7 @@ def test_login_is_added(tmp_path: Path) -> None:
 
 def test_nobody_else_reads_it(tmp_path: Path) -> None:
     """Folder and file are for their owner only."""
-    private_docker_config(tmp_path / "private", "r.example", _LOGIN, {"HOME": str(tmp_path)})
+    private_docker_config(tmp_path / "private", {"r.example": _LOGIN}, {"HOME": str(tmp_path)})
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "private", tmp_path / "private" / "config.json")]
     assert modes == [0o700, 0o600]
 
@@ -50,20 +48,19 @@ def test_other_logins_for_the_registry_give_way(tmp_path: Path) -> None:
     """A helper or an older login for the same registry is not asked; Docker Hub is filed under its old name."""
     config = {"credHelpers": {"https://index.docker.io/v1/": "ecr-login", "gcr.io": "gcloud"}}
     environ = _users(tmp_path, config)
-    private_docker_config(tmp_path / "private", "docker.io", _LOGIN, environ)
+    private_docker_config(tmp_path / "private", {"docker.io": _LOGIN}, environ)
     made = json.loads((tmp_path / "private" / "config.json").read_text())
     assert made["credHelpers"] == {"https://index.docker.io/v1/": "", "gcr.io": "gcloud"}
     assert list(made["auths"]) == ["https://index.docker.io/v1/"]
 
 
-def test_token_without_a_user(tmp_path: Path) -> None:
-    """A secret without a user name is an identity token; a folder of buildx that was set stays."""
+def test_several_logins(tmp_path: Path) -> None:
+    """A build may pull from another registry than it pushes to; a folder of buildx that was set stays."""
     environ = {"HOME": str(tmp_path), "BUILDX_CONFIG": "/b"}
-    variables = private_docker_config(
-        tmp_path / "private", "r.example", Credentials(username="", secret="token"), environ
-    )
+    logins = {"r.example": {"identitytoken": "token"}, "b.example": _LOGIN}
+    variables = private_docker_config(tmp_path / "private", logins, environ)
     made = json.loads((tmp_path / "private" / "config.json").read_text())
-    assert made["auths"] == {"r.example": {"identitytoken": "token"}}
+    assert made == {"auths": logins, "credHelpers": {"r.example": "", "b.example": ""}}
     assert variables["BUILDX_CONFIG"] == "/b"
 
 
@@ -72,7 +69,7 @@ def test_damaged_configuration_is_said(tmp_path: Path, text: str) -> None:
     """A configuration that cannot be read is an error that names the file; nothing is made."""
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(SettingError, match=r"config\.json"):
-        private_docker_config(tmp_path / "private", "r.example", _LOGIN, {"DOCKER_CONFIG": str(tmp_path)})
+        private_docker_config(tmp_path / "private", {"r.example": _LOGIN}, {"DOCKER_CONFIG": str(tmp_path)})
     assert not (tmp_path / "private").exists()
 
 
@@ -90,8 +87,8 @@ def test_the_variable_with_logins_keeps_those_of_others(tmp_path: Path) -> None:
         ("docker.io", {"r.example", "ghcr.io"}),
         ("ghcr.io", {"r.example", "https://index.docker.io/v1/"}),
     ):
-        variables = private_docker_config(tmp_path / host, host, _LOGIN, environ)
+        variables = private_docker_config(tmp_path / host, {host: _LOGIN}, environ)
         assert json.loads(variables["DOCKER_AUTH_CONFIG"])["auths"].keys() == others
     for damaged in ("{", "[]"):
         with pytest.raises(SettingError, match="DOCKER_AUTH_CONFIG"):
-            private_docker_config(tmp_path / f"x{damaged[0]}", "r", _LOGIN, environ | {"DOCKER_AUTH_CONFIG": damaged})
+            private_docker_config(tmp_path / f"x{damaged[0]}", {"r": _LOGIN}, environ | {"DOCKER_AUTH_CONFIG": damaged})

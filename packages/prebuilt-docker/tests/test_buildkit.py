@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import sys
 import tarfile
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from typing import Any
 import pytest
 
 from prebuilt.core.build_service import Cancellation
+from prebuilt.core.credentials import Credentials
 from prebuilt.core.tree import BytesContent
 from prebuilt.docker.buildkit import BuildKitCommand, BuildKitError, NoBuildKit, find_command, major
 from prebuilt.docker.endpoint import Endpoint, TlsFiles
 from prebuilt.docker.image_build import DeadlineError, ImageBuild, Limits
+from prebuilt.oci.docker_config import Login
 
 _DOCKER = """#!{python}
 import json, os, sys, time
@@ -31,6 +34,8 @@ with open({folder!r} + "/archive.tar", "wb") as file:
     file.write(data)
 with open({folder!r} + "/call.json", "w") as file:
     json.dump([sys.argv[1:], dict(os.environ)], file)
+if os.path.exists(os.environ.get("DOCKER_CONFIG", "") + "/config.json"):
+    os.link(os.environ["DOCKER_CONFIG"] + "/config.json", {folder!r} + "/seen-config.json")
 print("#1 building", file=sys.stderr, flush=True)
 {end}
 """
@@ -109,6 +114,22 @@ def test_builds_with_buildx(command: NewCommand, tmp_path: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO((tmp_path / "archive.tar").read_bytes())) as archive:
         assert archive.getnames() == ["Dockerfile", "layers", "layers/a.json"]
     assert said == ["#1 building"]
+
+
+def test_logins_are_in_a_private_folder(command: NewCommand, tmp_path: Path) -> None:
+    """Logins for base images are there beside the user's own while the command runs, and for nobody else."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "config.json").write_text('{"auths": {"ghcr.io": {}}}')
+    environ = {**command(), "DOCKER_CONFIG": str(tmp_path / "own")}
+    login = Login.explicit(Credentials(username="AWS", secret="t0ken"))
+    found(environ).build(image_build([], logins={"b.example": login}))
+    seen = json.loads((tmp_path / "seen-config.json").read_text())
+    assert seen["auths"] == {"ghcr.io": {}, "b.example": login.entry}
+    assert stat.S_IMODE((tmp_path / "seen-config.json").stat().st_mode) == 0o600
+    arguments, called_with = json.loads((tmp_path / "call.json").read_text())
+    assert not Path(called_with["DOCKER_CONFIG"]).exists()
+    assert not any("t0ken" in text for text in (*arguments, *called_with.values()))
+    assert (tmp_path / "own" / "config.json").read_text() == '{"auths": {"ghcr.io": {}}}'
 
 
 @pytest.mark.parametrize(("version", "is_there"), [("20.10.24+dfsg1", True), ("23.0.0", False), ("28.5.2", False)])

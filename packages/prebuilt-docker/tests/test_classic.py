@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from pathlib import Path
+
+import docker
 import pytest
 
-from prebuilt.docker.classic import ClassicBuildError, ClassicLog, is_pinned
+from prebuilt.core.credentials import Credentials
+from prebuilt.docker.classic import ClassicBuildError, ClassicLog, is_pinned, log_in
 from prebuilt.docker.engine_stream import Event
+from prebuilt.oci.docker_config import Login
 
 DOCKER_20_10: list[Event] = [
     {"stream": "Step 1/5 : FROM registry:5000/base@sha256:4ed5 AS environment"},
@@ -102,3 +109,20 @@ def test_failure_ends_the_log(failure: Event) -> None:
 def test_what_decides_the_platform(dockerfile: str, *, pinned: bool) -> None:
     """The base of the final stage does if it is named by its digest."""
     assert is_pinned(dockerfile) is pinned
+
+
+def test_logins_are_shown_to_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header that goes with a build has the logins for base images beside those of Docker's configuration."""
+    users = {"ghcr.io": {"auth": base64.b64encode(b"me:mine").decode()}}
+    (tmp_path / "config.json").write_text(json.dumps({"auths": users}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    client = docker.APIClient(base_url="http://127.0.0.1:1", version="1.41")
+    password = Login.explicit(Credentials(username="AWS", secret="s3cret"))
+    log_in(client, {"b.example": password, "docker.io": Login.explicit(Credentials(username="", secret="token"))})
+    headers: dict[str, bytes] = {}
+    client._set_auth_headers(headers)
+    client.close()
+    shown = json.loads(base64.urlsafe_b64decode(headers["X-Registry-Config"]))
+    assert shown["b.example"] == {"username": "AWS", "password": "s3cret"}
+    assert shown["https://index.docker.io/v1/"] == {"identitytoken": "token"}
+    assert shown["ghcr.io"]["password"] == "mine"

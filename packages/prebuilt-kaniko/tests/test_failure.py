@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from prebuilt.kaniko.failure import find_cause
-from prebuilt.kaniko.images import pulled_repositories
 from prebuilt.kaniko.output import KanikoOutput
 from prebuilt.kaniko.pod_state import Ended
 
@@ -78,19 +77,3 @@ def test_usage_is_left_out() -> None:
         output(line)
     assert shown == ["Usage:", "  of a step", "Error: no context", "end"]
     assert output.lines == tuple(shown)
-
-
-def test_images_of_a_dockerfile() -> None:
-    """Stages, scratch and arguments are no images; platforms are passed over; each repository is named once."""
-    dockerfile = """
-    FROM --platform=linux/amd64 python:3.11-slim AS build
-    from r.example/base@sha256:{digest}
-    FROM build AS again
-    FROM scratch
-    FROM $OTHER
-    FROM again
-    FROM python:3.12
-    FROM NOT/A/REFERENCE
-    COPY --from=busybox:1 / /
-    """.replace("{digest}", "0" * 64)
-    assert pulled_repositories(dockerfile) == ("docker.io/library/python", "r.example/base")

@@ -10,7 +10,7 @@ import pytest
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError, UnauthorizedError
-from prebuilt.oci.docker_config import Login, find_login, login_files
+from prebuilt.oci.docker_config import Login, find_login, podman_login_files
 
 
 def write(path: Path, data: object) -> Path:
@@ -98,7 +98,7 @@ def test_the_first_file_that_has_it_decides(home: Path, environ: dict[str, str])
 
     named = write(home / "named.json", {"auths": {"ghcr.io": {"auth": auth("named", "x")}}})
     assert found("ghcr.io", "a", {**environ, "REGISTRY_AUTH_FILE": str(named)}) == ("password", "named", "x")
-    assert podman not in login_files({**environ, "REGISTRY_AUTH_FILE": str(named)})
+    assert podman not in podman_login_files({**environ, "REGISTRY_AUTH_FILE": str(named)})
 
 
 def test_podmans_logins_for_parts_of_a_registry(home: Path, environ: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from prebuilt.core.settings import Settings
 
 if TYPE_CHECKING:
     from prebuilt.buildx.run import BuildxRun
+    from prebuilt.oci.docker_config import Login
 
 
 class BuildxBuildService(DockerBuildService):
@@ -40,6 +41,7 @@ class BuildxBuildService(DockerBuildService):
             CancelledError: The request was cancelled.
             EngineError: Docker's command line, buildx or the builder cannot be used.
             FetchError: A package that has to travel in the context could not be downloaded.
+            RegistryError: A cloud gave no login for where the base image is.
         """
         from prebuilt.buildx.base_layout import name_layouts
 
@@ -51,7 +53,7 @@ class BuildxBuildService(DockerBuildService):
             return replace(
                 run,
                 build=replace(run.build.of(request.spec), layouts=layouts),
-                credentials=request.credentials,
+                logins=self._logins(run, rendered.dockerfile, request.credentials),
                 cancellation=request.cancellation,
             ).run(dockerfile, rendered.context, progress.output)
 
@@ -67,16 +69,16 @@ class BuildxBuildService(DockerBuildService):
         """Build `dockerfile` and push it as `image_tag`; return False if that failed.
 
         What buildx says goes to `echo` as it comes, and then, if it failed, why. It pushes with ``username`` and ``password`` of
-        `push_credentials`; without them, with the logins of Docker's configuration.
+        `push_credentials`; without them, with the logins of Docker's configuration or of an installed package for the registry's cloud.
         """
         from prebuilt.core.context_archive import published_context
 
         login = Credentials.published(push_credentials)
         try:
             run = self._prepare(image_tag, echo)
-            build = replace(run.build, platform=target_platform)
+            build, logins = replace(run.build, platform=target_platform), self._logins(run, dockerfile, login)
             context = published_context(context_files)
-            replace(run, build=build, credentials=login).run(dockerfile, context, echo)
+            replace(run, build=build, logins=logins).run(dockerfile, context, echo)
         except PrebuiltError as error:
             echo(PrebuiltError.__str__(error))  # without the lines that it has passed on already
             return False
@@ -98,6 +100,19 @@ class BuildxBuildService(DockerBuildService):
                     note(f"buildx's builder {instance} keeps times in layers: what is built anew has another digest")
                 self._found = BuildxRun(build=build, instance=instance, config=config)
             return replace(self._found, build=build)
+
+    def _logins(self, run: BuildxRun, dockerfile: str, credentials: Credentials | None) -> Mapping[str, Login]:
+        """Return what the command lacks: the login that was given, and those of a cloud or of Podman for what is pulled."""
+        from prebuilt.buildx.command import cache_place
+        from prebuilt.oci.dockerfile_images import pulled_repositories
+        from prebuilt.oci.logins import find_logins
+        from prebuilt.oci.reference import parse_reference
+
+        place = cache_place(run.build, run.config)
+        cache = [parse_reference(place).repository] if place else []
+        given = {run.build.host: credentials} if credentials else {}
+        names = (run.build.repository, *pulled_repositories(dockerfile), *cache)
+        return find_logins(names, self._settings, given=given, beyond_docker=True)
 
 
 _: type[DockerBuildService] = BuildxBuildService

@@ -115,11 +115,16 @@ def _output(build: BuildxBuild) -> Iterator[str]:
     yield from (f"annotation.{name}={value}" for name, value in sorted(build.annotations.items()))
 
 
+def cache_place(build: BuildxBuild, config: BuildxConfig) -> str | None:
+    """Return where builders share what they have made, ``host/repository`` with or without a tag; None for nowhere."""
+    return f"{build.repository}:{_CACHE_TAG}" if config.cache == BESIDE_IMAGES else config.cache
+
+
 def _cache_options(build: BuildxBuild, config: BuildxConfig) -> Iterator[str]:
     """Yield a cache for this environment, and one of whichever was built last, for those that have a package more."""
-    if config.cache is None:
+    place = cache_place(build, config)
+    if place is None:
         return
-    place = f"{build.repository}:{_CACHE_TAG}" if config.cache == BESIDE_IMAGES else config.cache
     shared = place if ":" in place.rpartition("/")[2] else f"{place}:{_CACHE_TAG}"
     # An image manifest of OCI's media types is what Amazon ECR accepts of a cache.
     written = ("mode=max", "image-manifest=true", "oci-mediatypes=true", "ignore-error=true")

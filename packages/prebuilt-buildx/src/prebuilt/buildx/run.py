@@ -17,13 +17,13 @@ from prebuilt.buildx.metadata import read_descriptor
 from prebuilt.core.build_service import Cancellation
 from prebuilt.core.buildkit_output import BuildKitOutput
 from prebuilt.core.context_archive import context_archive
-from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import BuildError
 from prebuilt.core.private_docker_config import private_docker_config
 from prebuilt.core.storage import storage_errors
 from prebuilt.core.tool_process import run_tool
 from prebuilt.core.tree import Content
+from prebuilt.oci.docker_config import Login
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +34,14 @@ class BuildxRun:
         build: What to build, and where to push it.
         instance: Where it is built.
         config: How.
-        credentials: For the registry; None to use the logins of Docker's configuration.
+        logins: By registry, beside those of Docker's configuration.
         cancellation: Stops it.
     """
 
     build: BuildxBuild
     instance: BuilderInstance
     config: BuildxConfig
-    credentials: Credentials | None = None
+    logins: Mapping[str, Login] = field(default_factory=dict)
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     def run(self, dockerfile: str, context: Mapping[str, Content], show: Callable[[str], None]) -> Descriptor | None:
@@ -72,9 +72,10 @@ class BuildxRun:
 
     def _environ(self, scratch: Path) -> dict[str, str]:
         environ = build_environ(os.environ)
-        if self.credentials is None:
+        if not self.logins:
             return environ
-        return environ | private_docker_config(scratch / "docker", self.build.host, self.credentials, environ)
+        entries = {host: login.entry for host, login in self.logins.items()}
+        return environ | private_docker_config(scratch / "docker", entries, environ)
 
     def _failure(self, lines: tuple[str, ...], *, in_time: bool) -> BuildError:
         if in_time:

@@ -1,15 +1,13 @@
-"""A private folder for ``DOCKER_CONFIG``: the user's own, with a login for one registry that the user's lacks."""
+"""A private folder for ``DOCKER_CONFIG``: the user's own, with logins for registries that the user's lacks."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
 
 _FILE = "config.json"
@@ -24,7 +22,7 @@ def docker_config_folder(environ: Mapping[str, str]) -> Path:
 
 
 def private_docker_config(
-    folder: Path, host: str, credentials: Credentials, environ: Mapping[str, str]
+    folder: Path, logins: Mapping[str, Mapping[str, str]], environ: Mapping[str, str]
 ) -> dict[str, str]:
     """Make `folder`, for its owner only; return the variables that have ``docker`` and ``buildx`` use it.
 
@@ -33,15 +31,15 @@ def private_docker_config(
 
     Args:
         folder: Does not exist yet; whoever makes it removes it.
-        host: ``host[:port]`` of the registry, as references have it.
-        credentials: For it, in place of what the user has.
+        logins: By ``host[:port]`` of a registry, as references have it: what ``auths`` holds for it, in place of what the user
+            has.
         environ: The process environment.
 
     Raises:
         SettingError: The user's configuration cannot be read.
     """
     own = docker_config_folder(environ).absolute()
-    config = _with_login(_read(own / _FILE), host, credentials)
+    config = _with_logins(_read(own / _FILE), logins)
     folder.mkdir(mode=0o700)
     if own.is_dir():
         for path in own.iterdir():
@@ -52,7 +50,7 @@ def private_docker_config(
         json.dump(config, file)
     variables = {}
     if environ.get(_VARIABLE):  # its logins are stronger than the file's
-        variables[_VARIABLE] = json.dumps(_without_login(_parsed(environ[_VARIABLE], _VARIABLE), host))
+        variables[_VARIABLE] = json.dumps(_without_logins(_parsed(environ[_VARIABLE], _VARIABLE), logins))
     # The user's even where buildx has yet to make it: what it writes there is to last.
     return variables | {
         "DOCKER_CONFIG": str(folder),
@@ -80,20 +78,20 @@ def _parsed(text: str, name: str, *, at: str = "") -> dict[str, Any]:
     return data
 
 
-def _with_login(config: Mapping[str, Any], host: str, credentials: Credentials) -> dict[str, Any]:
-    key = login_key(host)
-    # An empty helper has this registry's login read from the file, also where a store is set for all others.
+def _with_logins(config: Mapping[str, Any], logins: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    entries = {login_key(host): dict(entry) for host, entry in logins.items()}
+    # An empty helper has a registry's login read from the file, also where a store is set for all others.
     return {
         **config,
-        "auths": {**(config.get("auths") or {}), key: login_entry(credentials)},
-        "credHelpers": {**(config.get("credHelpers") or {}), key: ""},
+        "auths": {**(config.get("auths") or {}), **entries},
+        "credHelpers": {**(config.get("credHelpers") or {}), **dict.fromkeys(entries, "")},
     }
 
 
-def _without_login(config: Mapping[str, Any], host: str) -> dict[str, Any]:
-    names = _DOCKER_HUB_HOSTS if host in _DOCKER_HUB_HOSTS else {host}
+def _without_logins(config: Mapping[str, Any], hosts: Collection[str]) -> dict[str, Any]:
+    keys = {login_key(host) for host in hosts}
     logins = (config.get("auths") or {}).items()
-    return {**config, "auths": {key: login for key, login in logins if _host_of(key) not in names}}
+    return {**config, "auths": {key: login for key, login in logins if login_key(_host_of(key)) not in keys}}
 
 
 def _host_of(key: str) -> str:
@@ -103,11 +101,3 @@ def _host_of(key: str) -> str:
 def login_key(host: str) -> str:
     """Return what the login for `host` is filed under in ``auths``."""
     return _DOCKER_HUB_KEY if host in _DOCKER_HUB_HOSTS else host
-
-
-def login_entry(credentials: Credentials) -> dict[str, str]:
-    """Return what ``auths`` holds for `credentials`."""
-    if not credentials.username:
-        return {"identitytoken": credentials.secret}
-    pair = f"{credentials.username}:{credentials.secret}"
-    return {"auth": base64.b64encode(pair.encode()).decode()}

@@ -32,7 +32,9 @@ from prebuilt.docker.failures import answer_of, build_failure, cut_off, too_slow
 from prebuilt.docker.image_build import DeadlineError, ImageBuild, Limits
 from prebuilt.docker.push import ImagePush
 from prebuilt.docker.way import Way
-from prebuilt.oci.docker_config import find_variable_login
+from prebuilt.oci.docker_config import Login, find_variable_login
+from prebuilt.oci.dockerfile_images import pulled_repositories
+from prebuilt.oci.logins import find_logins
 from prebuilt.oci.reference import Reference, parse_reference, split_repository
 
 if TYPE_CHECKING:
@@ -177,6 +179,7 @@ class LocalDockerBuildService(DockerBuildService):
             network=self._config.network,
             limits=order.limits,
             output=output,
+            logins=self._logins(way, order),
         )
         push = ImagePush(
             client=client,
@@ -199,6 +202,12 @@ class LocalDockerBuildService(DockerBuildService):
                 clean_up.pop_all()
                 push.forget_build()
         return descriptor
+
+    def _logins(self, way: Way, order: _Order) -> Mapping[str, Login]:
+        """Return the logins for the base images' registries that the builder lacks; the SDK reads files of Docker's alone."""
+        given = {split_repository(order.reference.repository)[0]: order.credentials} if order.credentials else {}
+        pulled = pulled_repositories(order.dockerfile)
+        return find_logins(pulled, self._settings, given=given, beyond_docker=way.command is not None)
 
 
 def _build(client: docker.APIClient, way: Way, build: ImageBuild, at: str, output: BuildOutput) -> None:

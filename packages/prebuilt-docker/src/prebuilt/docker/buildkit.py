@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from prebuilt.core.buildkit_output import BuildKitOutput
+from prebuilt.core.private_docker_config import private_docker_config
 from prebuilt.core.tool_process import ask_tool, run_tool
 from prebuilt.docker.endpoint import Endpoint
 from prebuilt.docker.image_build import DeadlineError, ImageBuild
@@ -54,19 +57,27 @@ class BuildKitCommand:
             DeadlineError: It took too long.
         """
         output = BuildKitOutput(build.output)
-        status = run_tool(
-            [*self.words, *_options(build)],
-            output=output,
-            stdin=build.archive(),
-            environ={**self.environ, **build.arguments},
-            cancellation=build.limits.cancellation,
-            timeout_s=build.limits.left_s,
-        )
+        with tempfile.TemporaryDirectory(prefix="prebuilt-docker-") as scratch:
+            status = run_tool(
+                [*self.words, *_options(build)],
+                output=output,
+                stdin=build.archive(),
+                environ={**self._environ(build, Path(scratch)), **build.arguments},
+                cancellation=build.limits.cancellation,
+                timeout_s=build.limits.left_s,
+                remove=[Path(scratch)],
+            )
         if status is None:
             raise DeadlineError
         if status:
             errors = [line.removeprefix("ERROR: ") for line in output.lines if line.startswith("ERROR: ")]
             raise BuildKitError(errors[-1] if errors else f"docker build ended with status {status}", output.lines)
+
+    def _environ(self, build: ImageBuild, scratch: Path) -> Mapping[str, str]:
+        if not build.logins:
+            return self.environ
+        entries = {host: login.entry for host, login in build.logins.items()}
+        return {**self.environ, **private_docker_config(scratch / "docker", entries, self.environ)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from prebuilt.core.build_service import Cancellation
 from prebuilt.core.context_archive import context_archive
 from prebuilt.core.tree import Content
+from prebuilt.oci.docker_config import Login
 
 
 class DeadlineError(Exception):
@@ -64,6 +65,7 @@ class ImageBuild:
         network: What its steps are connected to; None for the engine's default.
         limits: What ends it early.
         output: Is given each line that the builder says.
+        logins: For the registries of its base images, beside those of Docker's configuration.
         name: Under which it is in the engine until it is pushed: its own, so that builds of one image do not disturb each other.
     """
 
@@ -74,6 +76,7 @@ class ImageBuild:
     network: str | None
     limits: Limits
     output: Callable[[str], None]
+    logins: Mapping[str, Login] = field(default_factory=dict)
     name: str = field(default_factory=lambda: f"metaflow-prebuilt-build:{secrets.token_hex(8)}")
 
     def archive(self) -> Iterator[bytes]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
 from prebuilt.core.credentials import Credentials
-from prebuilt.core.private_docker_config import login_entry, login_key
+from prebuilt.core.private_docker_config import login_key
 from prebuilt.core.settings import Settings
-from prebuilt.oci.docker_config import Login
-from prebuilt.oci.logins import Logins
+from prebuilt.oci.logins import find_logins
 from prebuilt.oci.reference import split_repository
 
 
@@ -25,17 +23,7 @@ def docker_config(
         pulled: Repositories that are pulled from.
         settings: Where those are found.
     """
-    auths: dict[str, Any] = {}
-    for name in (repository, *pulled):
-        host, path = split_repository(name)
-        given = credentials if name == repository else None
-        found = None if login_key(host) in auths else Logins(host, path, settings, given).find()
-        if found is not None:
-            auths[login_key(host)] = _entry(found)
+    given = {split_repository(repository)[0]: credentials} if credentials else {}
+    found = find_logins((repository, *pulled), settings, given=given)
+    auths = {login_key(host): login.entry for host, login in found.items()}
     return json.dumps({"auths": auths}, sort_keys=True).encode() if auths else None
-
-
-def _entry(login: Login) -> dict[str, str]:
-    if login.kind == "registry":
-        return {"registrytoken": login.credentials.secret}
-    return login_entry(login.credentials)

@@ -51,6 +51,15 @@ class Login:
             origin="the registry plugin",
         )
 
+    @property
+    def entry(self) -> dict[str, str]:
+        """What ``auths`` of Docker's configuration holds for it."""
+        secret = self.credentials.secret
+        if self.kind == "password":
+            pair = f"{self.credentials.username}:{secret}"
+            return {"auth": base64.b64encode(pair.encode()).decode()}
+        return {f"{self.kind}token": secret}
+
     def __str__(self) -> str:
         """Return whose credentials these are and where they are from."""
         user = f"user {self.credentials.username!r}" if self.credentials.username else f"the {self.kind} token"
@@ -174,10 +183,32 @@ def find_login(host: str, repository: str, environ: Mapping[str, str]) -> Login 
         UnauthorizedError: A credential helper failed.
         SettingError: A file cannot be read.
     """
+    return find_docker_login(host, repository, environ) or find_podman_login(host, repository, environ)
+
+
+def find_docker_login(host: str, repository: str, environ: Mapping[str, str]) -> Login | None:
+    """Return the login that the ``docker`` command has for a repository; None if it has none.
+
+    Raises:
+        UnauthorizedError: A credential helper failed.
+        SettingError: A file cannot be read.
+    """
     found = find_variable_login(host, repository, environ)
-    if found is not None:
-        return found
-    for path in login_files(environ):
+    return found or _find_in([docker_login_file(environ)], host, repository)
+
+
+def find_podman_login(host: str, repository: str, environ: Mapping[str, str]) -> Login | None:
+    """Return the login that Podman's own files have for a repository; None if they have none.
+
+    Raises:
+        UnauthorizedError: A credential helper failed.
+        SettingError: A file cannot be read.
+    """
+    return _find_in(podman_login_files(environ), host, repository)
+
+
+def _find_in(paths: list[Path], host: str, repository: str) -> Login | None:
+    for path in paths:
         file = LoginFile.read(path)
         found = file.find(host, repository) if file else None
         if found is not None:
@@ -195,24 +226,31 @@ def find_variable_login(host: str, repository: str, environ: Mapping[str, str]) 
     return variable.find(host, repository) if variable else None
 
 
-def login_files(environ: Mapping[str, str]) -> list[Path]:
-    """Return the files that may hold logins, first to last; they need not exist.
+def docker_login_file(environ: Mapping[str, str]) -> Path:
+    """Return the file that may hold logins of Docker; it need not exist."""
+    return Path(environ.get("DOCKER_CONFIG") or _home(environ) / ".docker") / "config.json"
+
+
+def podman_login_files(environ: Mapping[str, str]) -> list[Path]:
+    """Return the files that may hold logins of Podman alone, first to last; they need not exist.
 
     Raises:
         SettingError: ``REGISTRY_AUTH_FILE`` names a file that is not there.
     """
-    home = Path(environ.get("HOME") or Path.home())
-    docker = Path(environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
     named = environ.get("REGISTRY_AUTH_FILE")
     if named:
         if not Path(named).is_file():
             raise SettingError("REGISTRY_AUTH_FILE", at=named, reason="no such file", remedy="log in, or unset it")
-        return [docker, Path(named)]
-    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "containers" / "auth.json"
+        return [Path(named)]
+    config = Path(environ.get("XDG_CONFIG_HOME") or _home(environ) / ".config") / "containers" / "auth.json"
     if sys.platform == "darwin":
-        return [docker, config]
+        return [config]
     runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") / "containers" / "auth.json"
-    return [docker, runtime, config]
+    return [runtime, config]
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or Path.home())
 
 
 def ask_helper(name: str, server: str, origin: str) -> Login | None:

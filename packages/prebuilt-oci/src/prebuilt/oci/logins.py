@@ -1,13 +1,15 @@
-"""Who we are to one repository: what the caller gave, else a login of Docker or Podman, else what a cloud's package has."""
+"""Who we are to a repository: what the caller gave, else a login of Docker or Podman, else what a cloud's package has."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.settings import Settings
 from prebuilt.oci.cloud_logins import find_source
-from prebuilt.oci.docker_config import Login, find_login
+from prebuilt.oci.docker_config import Login, find_docker_login, find_podman_login
+from prebuilt.oci.reference import split_repository
 
 
 @dataclass(slots=True)
@@ -22,14 +24,11 @@ class Logins:
 
     def find(self) -> Login | None:
         """Return the login to begin with; None to be anonymous."""
-        if isinstance(self.given, Credentials):
-            return Login.explicit(self.given)
-        if self.given is None:
-            found = find_login(self.host, self.repository, self.settings.environ)
-            if found is not None:
-                return found
-        self._source = self.given or find_source(self.host, self.settings)
-        return Login.explicit(self._source()) if self._source else None
+        return (self._of_docker() if self.given is None else None) or self._beyond_docker()
+
+    def find_beyond_docker(self) -> Login | None:
+        """Return the login to begin with where the ``docker`` command does not have it itself; None where it does, or there is none."""
+        return None if self.given is None and self._of_docker() else self._beyond_docker()
 
     def renew(self, rejected: Credentials) -> Credentials | None:
         """Return others than `rejected`; the same, or None, if there are none.
@@ -39,3 +38,45 @@ class Logins:
         if isinstance(self.given, Credentials) and self.given.expires_at is not None:
             self._source = self._source or find_source(self.host, self.settings)
         return self._source(rejected) if self._source else None
+
+    def _of_docker(self) -> Login | None:
+        return find_docker_login(self.host, self.repository, self.settings.environ)
+
+    def _beyond_docker(self) -> Login | None:
+        if isinstance(self.given, Credentials):
+            return Login.explicit(self.given)
+        if self.given is None:
+            found = find_podman_login(self.host, self.repository, self.settings.environ)
+            if found is not None:
+                return found
+        self._source = self.given or find_source(self.host, self.settings)
+        return Login.explicit(self._source()) if self._source else None
+
+
+def find_logins(
+    repositories: Iterable[str],
+    settings: Settings,
+    *,
+    given: Mapping[str, Credentials] | None = None,
+    beyond_docker: bool = False,
+) -> dict[str, Login]:
+    """Return the logins for the registries of some repositories by ``host[:port]``; those that are anonymous are left out.
+
+    Args:
+        repositories: In full: ``docker.io/library/python``. Of those in one registry the first counts.
+        settings: Where logins are found.
+        given: Credentials by host, in place of what would be found.
+        beyond_docker: Leave out, too, what the ``docker`` command has itself: it is not taken from it, and helpers are not
+            asked for more than they would be.
+
+    Raises:
+        RegistryError: A cloud refused to give credentials, or a credential helper failed.
+        SettingError: A file with logins cannot be read.
+    """
+    found: dict[str, Login | None] = {}
+    for repository in repositories:
+        host, path = split_repository(repository)
+        if host not in found:
+            logins = Logins(host, path, settings, (given or {}).get(host))
+            found[host] = logins.find_beyond_docker() if beyond_docker else logins.find()
+    return {host: login for host, login in found.items() if login is not None}
