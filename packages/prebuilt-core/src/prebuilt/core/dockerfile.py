@@ -101,9 +101,21 @@ def check_python(spec: ImageSpec) -> None:
 
 
 def dockerfile_build(
-    spec: ImageSpec, plan: LayerPlan, materials: BuildMaterials, form: DockerfileForm
+    spec: ImageSpec,
+    plan: LayerPlan,
+    materials: BuildMaterials,
+    form: DockerfileForm,
+    pin: Callable[[str], str] = lambda image: image,
 ) -> DockerfileBuild:
     """Return what builds `spec`, layered by `plan`.
+
+    Args:
+        spec: What.
+        plan: How it is layered.
+        materials: What the build stage needs.
+        form: What the builder understands.
+        pin: Is given the build stage's image in the plain form, and returns the one for the platform that it runs on: for builders
+            that have one platform for all stages.
 
     Raises:
         BuildError: No build stage can make the layers.
@@ -117,7 +129,7 @@ def dockerfile_build(
             if package.sha256 in materials.packages:
                 context[f"packages/{package.sha256}/{package.filename}"] = materials.packages[package.sha256]
     return DockerfileBuild(
-        dockerfile=_Renderer(spec, plan, materials, form).text(),
+        dockerfile=_Renderer(spec, plan, materials, form, pin).text(),
         context=dict(sorted(context.items())),
         platform=spec.base.platform,
     )
@@ -142,8 +154,15 @@ def _is_on_loopback(proxy: str) -> bool:
 
 
 class _Renderer:
-    def __init__(self, spec: ImageSpec, plan: LayerPlan, materials: BuildMaterials, form: DockerfileForm) -> None:
-        self._spec, self._plan, self._materials, self._form = spec, plan, materials, form
+    def __init__(
+        self,
+        spec: ImageSpec,
+        plan: LayerPlan,
+        materials: BuildMaterials,
+        form: DockerfileForm,
+        pin: Callable[[str], str],
+    ) -> None:
+        self._spec, self._plan, self._materials, self._form, self._pin = spec, plan, materials, form, pin
         self._base = f"{spec.base.repository}@{spec.base.digest}"
         self._image, self._python = self._build_stage()
 
@@ -176,7 +195,7 @@ class _Renderer:
         yield ""
 
     def _plain_stage(self) -> Iterator[str]:
-        yield f"FROM {self._image} AS environment"
+        yield f"FROM {self._pin(self._image)} AS environment"
         yield "USER 0"
         yield f"COPY . {STAGE_FOLDER}"
         yield self._run()
