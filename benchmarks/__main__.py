@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bases import push_base, push_base_with_uv
-from contestants import Result, bake_natively, bake_with_buildkit, bake_with_docker
+from contestants import Result, bake_natively, bake_with_buildkit, bake_with_docker, know_base
 from environments import CHANGES, ENVIRONMENTS, SMALL_CHANGES
 from uploads import blob_sizes, uploaded_bytes
 
@@ -46,6 +46,7 @@ class Bench:
         """Bake everything from nothing, each contestant in turn, `repeat` times; print medians and ratios."""
         results: dict[str, list[Result]] = {}
         for run in range(repeat):
+            know_base(self.base, repository=f"{self.host}/cold-{run}", cache=self.folder / f"cache-{run}")
             results.setdefault("native", []).append(self.native(f"cold-{run}", self.packages, f"cache-{run}"))
             for name, bake in self.rivals.items():
                 results.setdefault(name, []).append(
@@ -55,8 +56,8 @@ class Bench:
         for name, of_name in results.items():
             seconds = statistics.median(result.seconds for result in of_name)
             row(f"cold bake + push, {name}", f"{seconds:.1f} s", f"{seconds / ours:.1f} x native")
-        peak = max(result.peak_bytes or 0 for result in results["native"])
-        row("peak memory, native, all processes", f"{peak / 1e6:.0f} MB", "")
+        watched = self.native("watched", self.packages, "cache-watched", watch_memory=True)
+        row("peak memory, native, all processes", f"{(watched.peak_bytes or 0) / 1e6:.0f} MB", "")
 
     def warm(self) -> None:
         """Bake again what is there, and with one package changed; print times and bytes that went up."""
@@ -70,10 +71,14 @@ class Bench:
             size = uploaded_bytes(before, blob_sizes(self.folder / "registry"))
             row(what, f"{changed.seconds:.1f} s", f"{size / 1e6:.1f} MB uploaded")
 
-    def native(self, repository: str, packages: dict[str, str], cache: str) -> Result:
+    def native(self, repository: str, packages: dict[str, str], cache: str, *, watch_memory: bool = False) -> Result:
         """Bake with ours."""
         return bake_natively(
-            packages, repository=f"{self.host}/{repository}", base=self.base, cache=self.folder / cache
+            packages,
+            repository=f"{self.host}/{repository}",
+            base=self.base,
+            cache=self.folder / cache,
+            watch_memory=watch_memory,
         )
 
 

@@ -14,6 +14,12 @@ from pathlib import Path
 from environments import requirement_lines
 from memory import PeakMemory
 
+from prebuilt.core.documents import FolderDocuments
+from prebuilt.core.platforms import Platform
+from prebuilt.core.settings import Settings
+from prebuilt.core.storage import cache_dir
+from prebuilt.oci.base import BaseImageLookup
+from prebuilt.oci.registry import RepositoryRegistry
 from prebuilt.testing.engines.buildkit import BuildKit
 
 HERE = Path(__file__).parent
@@ -66,15 +72,22 @@ class Result:
     reference: str = ""
 
 
-def bake_natively(packages: Mapping[str, str], *, repository: str, base: str, cache: Path) -> Result:
-    """Bake with the native builder in a process of its own, whose caches are below `cache`."""
+def know_base(base: str, *, repository: str, cache: Path) -> None:
+    """Let the native builder read about the base image, once for a repository, as BuildKit pulls it once."""
+    settings = Settings({**os.environ, **_native_variables(cache)}, {})
+    kept = FolderDocuments(cache_dir(settings) / "documents")
+    BaseImageLookup(settings, RepositoryRegistry(repository).documents(), kept).get(base, Platform.host())
+
+
+def bake_natively(
+    packages: Mapping[str, str], *, repository: str, base: str, cache: Path, watch_memory: bool = False
+) -> Result:
+    """Bake with the native builder in a process of its own, whose caches are below `cache`.
+
+    To watch its memory takes a tenth of a processor, so a bake that is timed is not watched.
+    """
     command = [sys.executable, str(HERE / "native_bake.py"), repository, base]
-    environ = {
-        **os.environ,
-        "METAFLOW_PREBUILT_CACHE_DIR": str(cache / "prebuilt"),
-        "UV_CACHE_DIR": str(cache / "uv"),
-        "METAFLOW_HOME": str(cache / "metaflow"),
-    }
+    environ = {**os.environ, **_native_variables(cache)}
     began_s = time.perf_counter()
     process = subprocess.Popen(
         [*command, *(f"{name}=={version}" for name, version in packages.items())],
@@ -83,11 +96,20 @@ def bake_natively(packages: Mapping[str, str], *, repository: str, base: str, ca
         stderr=subprocess.PIPE,
         text=True,
     )
-    memory = PeakMemory(process.pid)
+    memory = PeakMemory(process.pid) if watch_memory else None
     output, errors = process.communicate()
-    seconds, peak = time.perf_counter() - began_s, memory.stop()
+    seconds = time.perf_counter() - began_s
+    peak = memory.stop() if memory else None
     _check(process.returncode, "native", errors)
     return Result(seconds=seconds, peak_bytes=peak, reference=json.loads(output)["reference"])
+
+
+def _native_variables(cache: Path) -> dict[str, str]:
+    return {
+        "METAFLOW_PREBUILT_CACHE_DIR": str(cache / "prebuilt"),
+        "UV_CACHE_DIR": str(cache / "uv"),
+        "METAFLOW_HOME": str(cache / "metaflow"),
+    }
 
 
 def bake_with_buildkit(
