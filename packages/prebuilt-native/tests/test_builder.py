@@ -103,15 +103,15 @@ def test_the_same_lock_gives_the_same_digest_in_any_folder(
 
 
 def test_layers_are_made_from_both_ends(layout_bench: Any, index: PackageIndex, wheel: MakeWheel) -> None:
-    """The largest first, which takes longest, and with it the smallest, whose source is compiled meanwhile.
+    """The largest, which takes longest, and beside it the smallest, whose source is compiled meanwhile.
 
-    The smallest of all is the interpreter's layer, for which nothing is fetched.
+    The smallest of all is the interpreter's layer, which comes before them: nothing is fetched for it.
     """
     packages = [wheel("small"), *(wheel(f"large{factor}", padding=LARGE_BYTES * factor) for factor in (1, 2, 3))]
     one_at_a_time = Settings({**layout_bench.settings.environ, "METAFLOW_PREBUILT_LAYER_WORKERS": "1"}, {})
     replace(layout_bench, settings=one_at_a_time).build(*packages)
     fetched = [request.rpartition("/")[2].partition("-")[0] for request in index.requests]
-    assert fetched == ["large3", "large2", "small", "large1"]
+    assert fetched == ["large3", "small", "large2", "large1"]
 
 
 def test_nothing_of_this_machine_is_in_an_image(bench: Any, wheel: MakeWheel, tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ class _WheelReader:
     def record(self, files: list[_Installed]) -> _Installed:
         """Return the RECORD of `files`: paths relative to site-packages, sorted. Bytecode need not be named in it."""
         path = f"{self._target.site_packages}/{self._dist_info}/RECORD"
-        rows = [(posixpath.relpath(file.path, self._target.site_packages), *file.recorded) for file in files]
-        own = (posixpath.relpath(path, self._target.site_packages), "", "")
+        rows = [(_relative(file.path, self._target.site_packages), *file.recorded) for file in files]
+        own = (_relative(path, self._target.site_packages), "", "")
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(sorted([*rows, own]))
         return _made(path, text.getvalue().encode())
@@ -148,6 +148,12 @@ class _WheelReader:
 
     def _refused(self, reason: str) -> PackageError:
         return PackageError(f"install {self._wheel.filename}", reason=reason)
+
+
+def _relative(path: str, folder: str) -> str:
+    """Return `path` as seen from `folder`. Most files are below it, and need not ask where this process is, as relpath does."""
+    below = f"{folder}/"
+    return path.removeprefix(below) if path.startswith(below) else posixpath.relpath(path, folder)
 
 
 def _is_bytecode(name: str) -> bool:

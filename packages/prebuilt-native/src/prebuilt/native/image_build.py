@@ -180,12 +180,13 @@ class ImageBuild:
 
 
 def _from_both_ends(layers: Sequence[PlannedLayer]) -> list[PlannedLayer]:
-    """Return the largest, the smallest, the second largest and so on.
+    """Return the smallest, the largest, the second smallest and so on.
 
-    The largest is what a bake waits for at its end, so it comes first. While it is downloaded processors would be idle: small
-    packages are there at once, and have most of the source that must be compiled.
+    The largest is what a bake waits for at its end, so it comes early. While it is downloaded processors would be idle: small
+    packages are there at once, and have most of the source that must be compiled. The smallest of all, an interpreter on the
+    base's Python, is nothing but links.
     """
-    left = deque(sorted(layers, key=lambda layer: -layer.size_bytes))
+    left = deque(sorted(layers, key=lambda layer: layer.size_bytes))
     return [left.pop() if position % 2 else left.popleft() for position in range(len(layers))]
 
 
