@@ -36,7 +36,7 @@ def _remedy(*lines: str) -> str:
             "error building image: http: server gave HTTP response to HTTPS client",
             "METAFLOW_PREBUILT_INSECURE_REGISTRIES",
         ),
-        ("error building image: x509: certificate signed by unknown authority", "--registry-certificate"),
+        ("error building image: x509: certificate signed by unknown authority", "METAFLOW_PREBUILT_CA_BUNDLE"),
         ("error building image: dial tcp 10.0.0.1:443: connect: connection refused", "pods of the cluster"),
         ("error building image: write /x: no space left on device", "METAFLOW_PREBUILT_KANIKO_DISK"),
         ("error building image: waiting for process to exit: signal: killed", "more than 4Gi"),

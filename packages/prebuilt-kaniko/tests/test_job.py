@@ -12,8 +12,9 @@ import pytest
 
 from prebuilt.core.errors import SettingError
 from prebuilt.core.settings import Settings
+from prebuilt.kaniko.certificates import Authorities
 from prebuilt.kaniko.config import DEFAULT_IMAGE, KanikoConfig
-from prebuilt.kaniko.job import KanikoBuild, context_map, job, new_name, secret
+from prebuilt.kaniko.job import KanikoBuild, config_map, job, new_name, secret
 from prebuilt.kaniko.template import merge, read_template
 
 FULL_ID = "a" * 40
@@ -126,14 +127,36 @@ def test_secret_of_the_settings_is_mounted_as_documented(build: KanikoBuild) -> 
 
 def test_what_a_job_owns(build: KanikoBuild) -> None:
     """ConfigMap and Secret carry their owner from the first moment on; where there is nothing to hide, there is no Secret."""
-    owned = [context_map(build, b"data", OWNER), secret(build, b"{}", OWNER)]
+    trusting = replace(build, authorities=Authorities(hosts=("r.example",), data=b"pem"))
+    owned = [config_map(trusting, b"data", OWNER), secret(build, b"{}", OWNER)]
     for each in owned:
         assert each is not None
         [owner] = each["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["name"], owner["uid"]) == ("Job", build.name, "uid-1")
     assert owned[0] is not None
-    assert base64.b64decode(owned[0]["binaryData"]["context.tar.gz"]) == b"data"
+    files = {name: base64.b64decode(data) for name, data in owned[0]["binaryData"].items()}
+    assert files == {"context.tar.gz": b"data", "authorities.pem": b"pem"}
+    assert config_map(build, None, OWNER) is None
     assert secret(build, None, OWNER) is None
+
+
+def test_authorities_are_named_for_each_registry(build: KanikoBuild) -> None:
+    """They are mounted wherever the context is, and Kaniko is told of Docker Hub by the name that it has there."""
+    trusting = replace(build, authorities=Authorities(hosts=("docker.io", "r.example:5000"), data=b"pem"))
+    for context in None, "s3://b/k.tar.gz":
+        spec = _spec(trusting, _config(), context=context)
+        assert spec["volumes"] == [{"name": "files", "configMap": {"name": build.name}}]
+        assert [flag for flag in spec["containers"][0]["args"] if "certificate" in flag] == [
+            "--registry-certificate=index.docker.io=/kaniko/prebuilt/authorities.pem",
+            "--registry-certificate=r.example:5000=/kaniko/prebuilt/authorities.pem",
+        ]
+
+
+def test_nodes_may_be_of_another_platform(build: KanikoBuild) -> None:
+    """The image keeps its own."""
+    spec = _spec(replace(build, built_on="linux/amd64"), _config())
+    assert spec["nodeSelector"]["kubernetes.io/arch"] == "amd64"
+    assert "--custom-platform=linux/arm64" in spec["containers"][0]["args"]
 
 
 def test_template_is_laid_over_the_pod(build: KanikoBuild, tmp_path: Path) -> None:
@@ -171,7 +194,7 @@ def test_template_is_laid_over_the_pod(build: KanikoBuild, tmp_path: Path) -> No
     assert kaniko["args"][-1] == "--verbosity=debug"
     assert kaniko["resources"]["requests"] == {"cpu": "4", "memory": "4Gi"}
     assert [each["mountPath"] for each in kaniko["volumeMounts"]] == ["/kaniko/prebuilt", "/kaniko/certs"]
-    assert [each["name"] for each in spec["volumes"]] == ["context", "certs"]
+    assert [each["name"] for each in spec["volumes"]] == ["files", "certs"]
 
 
 def test_templates_of_other_kinds(tmp_path: Path) -> None:
@@ -225,6 +248,7 @@ def test_namespace_is_metaflows_where_none_is_set() -> None:
         ("TOLERATIONS", '{"key": "a"}'),
         ("FLAGS", "'open"),
         ("CREDENTIALS", "mine"),
+        ("BUILD_PLATFORM", "amd64"),
         ("TIMEOUT", "0"),
         ("PENDING_TIMEOUT", "soon"),
         ("KEEP", "-5"),

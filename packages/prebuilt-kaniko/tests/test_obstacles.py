@@ -116,6 +116,43 @@ def test_no_node(cluster: Any, build: Callable[..., Any]) -> None:
     assert "METAFLOW_PREBUILT_KANIKO_PENDING_TIMEOUT" in caught.value.remedy
 
 
+def test_no_node_of_the_platform(cluster: Any, build: Callable[..., Any]) -> None:
+    """The platform is named, and the setting that has other nodes build for it."""
+
+    def story(fake: Any, job: Any) -> None:
+        message = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        pod = fake.add_pod(job)
+        with fake.changed:
+            fake.pod(pod)["status"] = {"phase": "Pending", "conditions": [condition]}
+
+    cluster.story = story
+    with pytest.raises(BuildError, match="didn't match") as caught:
+        build(KANIKO_PENDING_TIMEOUT="1")
+    assert caught.value.remedy.startswith("have nodes of linux/amd64, set METAFLOW_PREBUILT_KANIKO_BUILD_PLATFORM")
+
+
+def test_what_happened_before_the_first_look(cluster: Any, build: Callable[..., Any]) -> None:
+    """A pod that runs at once has been scheduled and its image pulled, which is shown, before its log and once."""
+
+    def story(fake: Any, job: Any) -> None:
+        with fake.changed:
+            pod = fake.add_pod(job)
+            fake.happen(fake.pod(pod), "Pulled", "Successfully pulled image")
+            fake.run(pod)
+        fake.say(pod, "INFO[0000] Retrieving")
+        time.sleep(0.3)
+        fake.end(pod)
+
+    cluster.story = story
+    progress = RecordingProgress()
+    build(progress)
+    assert [text for text in progress.texts if text.startswith(("Pulled", "INFO"))] == [
+        "Pulled: Successfully pulled image",
+        "INFO[0000] Retrieving",
+    ]
+
+
 def test_a_node_that_comes(cluster: Any, build: Callable[..., Any]) -> None:
     """A pod that is scheduled after all builds."""
 

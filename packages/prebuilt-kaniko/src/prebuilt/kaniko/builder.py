@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
+from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService, check_registry
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import BuildError, PrebuiltError, RegistryError
+from prebuilt.core.platforms import Platform
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.settings import Settings
 
@@ -46,7 +47,8 @@ class KanikoBuildService(DockerBuildService):
         request.check_registries("kaniko")
         request.cancellation.check()
         config = KanikoConfig.from_settings(self._settings)  # a mistake in it is told before packages are gathered
-        with request.as_dockerfile("plain", progress) as rendered:
+        pin = self._pin(config, request.spec.base.platform)
+        with request.as_dockerfile("plain", progress, pin) as rendered:
             run = self._run(
                 _Order(
                     dockerfile=rendered.dockerfile,
@@ -59,7 +61,11 @@ class KanikoBuildService(DockerBuildService):
                 config,
             )
             build = replace(
-                run.build, platform=str(rendered.platform), compression=request.spec.compression, is_ours=True
+                run.build,
+                platform=str(rendered.platform),
+                built_on=str(config.build_platform) if config.build_platform else None,
+                compression=request.spec.compression,
+                is_ours=True,
             )
             progress.state(f"building with Kaniko (Job {build.name} in {config.namespace})")
             digest = replace(run, build=build).run(rendered.dockerfile, rendered.context, progress.output)
@@ -95,27 +101,31 @@ class KanikoBuildService(DockerBuildService):
             return False
         return True
 
+    def _pin(self, config: KanikoConfig, platform: Platform) -> Callable[[str], str]:
+        """Return what finds the build stage's image where an image for `platform` is built by nodes of another one."""
+        built_on = config.build_platform
+        if built_on in {None, platform}:
+            return lambda image: image
+        from prebuilt.kaniko.images import pinned
+
+        return lambda image: pinned(image, built_on, self._settings)
+
     def _run(self, order: _Order, config: KanikoConfig) -> KanikoRun:
         """Return a run for `order`, which may be changed yet; nothing is asked of the cluster."""
         from prebuilt.core.dockerfile import proxy_arguments
+        from prebuilt.kaniko.certificates import authorities
         from prebuilt.kaniko.cluster import Cluster
         from prebuilt.kaniko.config import BESIDE_IMAGES
-        from prebuilt.kaniko.images import pulled_repositories
         from prebuilt.kaniko.job import KanikoBuild, new_name
         from prebuilt.kaniko.logins import docker_config
         from prebuilt.kaniko.run import KanikoRun
         from prebuilt.oci.config import NetworkConfig
-        from prebuilt.oci.reference import is_layout, parse_reference, split_repository
+        from prebuilt.oci.dockerfile_images import pulled_repositories
+        from prebuilt.oci.reference import parse_reference, split_repository
 
         network = NetworkConfig.from_settings(self._settings)
+        check_registry(order.reference, "Kaniko")
         repository = parse_reference(order.reference).repository
-        if is_layout(repository):
-            raise BuildError(
-                "push with Kaniko",
-                at=order.reference,
-                reason="an image layout is no registry",
-                remedy="choose another METAFLOW_PREBUILT_IMAGE_REGISTRY, or set METAFLOW_PREBUILT_BUILD_SERVICE=native",
-            )
         cache = repository if config.cache == BESIDE_IMAGES else config.cache
         pulled = (*pulled_repositories(order.dockerfile), *([cache] if cache else []))
         hosts = {split_repository(name)[0] for name in (repository, *pulled)}
@@ -127,6 +137,7 @@ class KanikoBuildService(DockerBuildService):
                 image_id=order.image_id,
                 user=_user(self._settings),
                 insecure=tuple(sorted(host for host in hosts if network.base_url(host).startswith("http://"))),
+                authorities=authorities(network, hosts),
                 cache=cache,
                 arguments=proxy_arguments(os.environ),
             ),

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from prebuilt.core.errors import SettingError
+from prebuilt.core.errors import InvalidValueError, SettingError
+from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
 
 BUCKET_SETTING = "METAFLOW_PREBUILT_KANIKO_CONTEXT_BUCKET"
+BUILD_PLATFORM_SETTING = "METAFLOW_PREBUILT_KANIKO_BUILD_PLATFORM"
 CREDENTIALS_SETTING = "METAFLOW_PREBUILT_KANIKO_CREDENTIALS"
 IMAGE_SETTING = "METAFLOW_PREBUILT_KANIKO_IMAGE"
 MEMORY_SETTING = "METAFLOW_PREBUILT_KANIKO_MEMORY"
@@ -52,6 +54,7 @@ class KanikoConfig:
         secret_name: Of a Secret with logins that is there already (``…_SECRET_NAME``).
         credentials: Whose logins are used without such a Secret (``…_CREDENTIALS``).
         bucket: Where contexts go that are too large for the cluster: ``gs://bucket/folder``, ``s3://…`` (``…_CONTEXT_BUCKET``).
+        build_platform: Of the nodes that build (``…_BUILD_PLATFORM``); None for the image's own.
         service_account: Of the pod (``…_SERVICE_ACCOUNT``); None for the namespace's default.
         cpu: Asked for (``…_CPU``).
         memory: Asked for, and the most that it gets (``…_MEMORY``).
@@ -71,6 +74,7 @@ class KanikoConfig:
     secret_name: str | None = None
     credentials: CredentialsWay = "send"
     bucket: str | None = None
+    build_platform: Platform | None = None
     service_account: str | None = None
     cpu: str = "1"
     memory: str = "4Gi"
@@ -99,6 +103,7 @@ class KanikoConfig:
                 "CredentialsWay", settings.choice("PREBUILT_KANIKO_CREDENTIALS", ("send", "pod"), default="send")
             ),
             bucket=_bucket(settings),
+            build_platform=_build_platform(settings),
             service_account=_name(settings, "PREBUILT_KANIKO_SERVICE_ACCOUNT"),
             cpu=_quantity(settings, "PREBUILT_KANIKO_CPU") or "1",
             memory=_quantity(settings, "PREBUILT_KANIKO_MEMORY") or "4Gi",
@@ -141,6 +146,14 @@ def _bucket(settings: Settings) -> str | None:
             "write gs://BUCKET or s3://BUCKET, and perhaps /FOLDER",
         )
     return value.rstrip("/") if value else None
+
+
+def _build_platform(settings: Settings) -> Platform | None:
+    value = settings.get("PREBUILT_KANIKO_BUILD_PLATFORM")
+    try:
+        return Platform.parse(value) if value else None
+    except InvalidValueError as error:
+        raise _error("PREBUILT_KANIKO_BUILD_PLATFORM", error.reason, "write it like linux/amd64") from error
 
 
 def _node_selector(settings: Settings) -> dict[str, str]:

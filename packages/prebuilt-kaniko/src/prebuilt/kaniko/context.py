@@ -39,10 +39,9 @@ class PackedContext:
     sha256: str
     size_bytes: int
 
-    @property
-    def fits_in_cluster(self) -> bool:
-        """Whether a ConfigMap can hold it."""
-        return self.size_bytes <= MAX_IN_CLUSTER_BYTES
+    def fits_in_cluster(self, beside_bytes: int) -> bool:
+        """Return whether a ConfigMap can hold it, beside so many other bytes."""
+        return self.size_bytes + beside_bytes <= MAX_IN_CLUSTER_BYTES
 
 
 @contextlib.contextmanager

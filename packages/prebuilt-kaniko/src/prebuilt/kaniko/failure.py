@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from prebuilt.core.known_causes import find_remedy, known_cause
 from prebuilt.kaniko.config import CREDENTIALS_SETTING, MEMORY_SETTING, SECRET_SETTING
 from prebuilt.kaniko.pod_state import Ended
 
@@ -17,72 +17,52 @@ _LOGIN = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
-    """A cause of failures.
-
-    Attributes:
-        known_by: Found in Kaniko's last word.
-        remedy: What to do; it may name ``{host}`` and ``{memory}``.
-        is_of_steps: Whether it is known by what a step of the build said, too.
-    """
-
-    known_by: re.Pattern[str]
-    remedy: str
-    is_of_steps: bool = False
-
-
-def _cause(known_by: str, remedy: str, *, is_of_steps: bool = False) -> Cause:
-    return Cause(known_by=re.compile(known_by, re.IGNORECASE), remedy=remedy, is_of_steps=is_of_steps)
-
-
-CAUSES = (
-    _cause(
+_CAUSES = (
+    known_cause(
         r"signal: killed|cannot allocate memory",
         f"a step was killed, most likely for want of memory: set {MEMORY_SETTING} to more than {{memory}}",
         is_of_steps=True,
     ),
-    _cause(
+    known_cause(
         r"no space left on device|disk quota exceeded",
         "ask for more disk (METAFLOW_PREBUILT_KANIKO_DISK), or for nodes with more",
         is_of_steps=True,
     ),
-    _cause(
+    known_cause(
         r"resolving source context",
         "see that the pod's service account may read the bucket (s3:GetObject, storage.objects.get), and that the pod reaches it",
     ),
-    _cause(
+    known_cause(
         r"toomanyrequests|429 Too Many Requests",
         "wait, log in (a registry's limits are higher then), or use a base image from another registry",
     ),
-    _cause(
+    known_cause(
         r"server gave HTTP response to HTTPS client|first record does not look like a TLS handshake",
         "name the registry in METAFLOW_PREBUILT_INSECURE_REGISTRIES if it has no TLS",
     ),
-    _cause(
+    known_cause(
         r"certificate signed by unknown authority|failed to verify certificate",
-        "have Kaniko trust its certificate: mount it by a pod template, and name it in METAFLOW_PREBUILT_KANIKO_FLAGS "
-        "with --registry-certificate",
+        "name the authority of its certificate in METAFLOW_PREBUILT_CA_BUNDLE",
     ),
-    _cause(
+    known_cause(
         r"exec format error",
         "the node has another processor than the image: see METAFLOW_PREBUILT_KANIKO_NODE_SELECTOR and the pod template",
         is_of_steps=True,
     ),
-    _cause(r"\b401\b|UNAUTHORIZED|authentication required|no basic auth credentials", _LOGIN),
-    _cause(
+    known_cause(r"\b401\b|UNAUTHORIZED|authentication required|no basic auth credentials", _LOGIN),
+    known_cause(
         r"\b403\b|DENIED|insufficient_scope|forbidden",
         "use an account that may push to the repository, and see that it exists",
     ),
-    _cause(
+    known_cause(
         r"MANIFEST_UNKNOWN|NAME_UNKNOWN|manifest unknown",
         "check METAFLOW_PREBUILT_BASE_IMAGE, and that pods reach the same registry as this machine",
     ),
-    _cause(
+    known_cause(
         r"dial tcp .*(connection refused|i/o timeout|no such host|no route to host)|context deadline exceeded",
         "see whether pods of the cluster, rather than this machine, reach that address",
     ),
-    _cause(
+    known_cause(
         r"unknown flag|unknown shorthand",
         "see METAFLOW_PREBUILT_KANIKO_FLAGS, and that METAFLOW_PREBUILT_KANIKO_IMAGE is of Kaniko 1.24 or newer",
     ),
@@ -105,8 +85,4 @@ def find_cause(end: Ended, lines: Sequence[str], *, host: str, memory: str) -> t
         )
     errors = [line for line in lines if _ERROR.match(line)]
     reason = errors[-1] if errors else (lines[-1] if lines else f"it said nothing (exit code {end.exit_code})")
-    for text, causes in (reason, CAUSES), ("\n".join(lines), [cause for cause in CAUSES if cause.is_of_steps]):
-        for cause in causes:
-            if cause.known_by.search(text):
-                return reason, cause.remedy.format(host=host, memory=memory)
-    return reason, ""
+    return reason, find_remedy(_CAUSES, reason, lines, host=host, memory=memory)

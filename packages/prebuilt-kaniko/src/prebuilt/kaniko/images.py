@@ -1,33 +1,46 @@
-"""The images that a Dockerfile is built on: Kaniko pulls them, and needs a login and a scheme for each of their registries."""
+"""The image that a build stage is made of, by the digest that it has for the platform of the nodes."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-
-from prebuilt.core.errors import InvalidValueError
+from prebuilt.core.errors import BaseImageError
+from prebuilt.core.platforms import Platform
+from prebuilt.core.settings import Settings
+from prebuilt.kaniko.config import BUILD_PLATFORM_SETTING
+from prebuilt.oci.image import ImageConfig, ImageIndex, ImageManifest, select_manifest
+from prebuilt.oci.media_types import INDEXES
+from prebuilt.oci.open import open_repository
 from prebuilt.oci.reference import parse_reference
-
-_FROM = re.compile(r"^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*(\S+)(?:[ \t]+AS[ \t]+(\S+))?", re.IGNORECASE | re.MULTILINE)
-_SCRATCH = "scratch"
+from prebuilt.oci.repository import Manifest, Repository
 
 
-def pulled_repositories(dockerfile: str) -> tuple[str, ...]:
-    """Return the repositories of the images in ``FROM``, each once, in order.
+def pinned(image: str, platform: Platform, settings: Settings) -> str:
+    """Return `image` by the digest that it has for `platform`: Kaniko would take the one for the platform of what it builds.
 
-    Stages and ``scratch`` are none; what depends on a build argument is not known here, and left out.
+    Raises:
+        BaseImageError: It is not there, or not for `platform`.
+        RegistryError: It could not be asked for.
     """
-    return tuple(dict.fromkeys(_repositories(dockerfile)))
+    reference = parse_reference(image)
+    repository = open_repository(reference.repository, settings=settings)
+    manifest = repository.get_manifest(reference.identifier)
+    try:
+        return f"{reference.repository}@{_digest(repository, manifest, platform)}"
+    except BaseImageError as error:
+        raise BaseImageError(
+            f"find the image of the build stage for {platform}",
+            at=image,
+            reason=error.reason,
+            remedy=f"set METAFLOW_PREBUILT_BUILD_IMAGE to an image for {platform}, or unset {BUILD_PLATFORM_SETTING}",
+        ) from error
 
 
-def _repositories(dockerfile: str) -> Iterator[str]:
-    stages = {_SCRATCH}
-    for found in _FROM.finditer(dockerfile):
-        image, stage = found[1], found[2]
-        if image.lower() not in stages and "$" not in image:
-            try:
-                yield parse_reference(image).repository
-            except InvalidValueError:  # Kaniko will say so, with the line
-                continue
-        if stage:
-            stages.add(stage.lower())
+def _digest(repository: Repository, manifest: Manifest | None, platform: Platform) -> str:
+    if manifest is None:
+        raise BaseImageError("find an image", reason="it is not there")
+    if manifest.descriptor.media_type in INDEXES:
+        return select_manifest(ImageIndex.parse(manifest.data), platform).digest
+    with repository.open_blob(ImageManifest.parse(manifest.data).config) as chunks:
+        config = ImageConfig.parse(b"".join(chunks))
+    if not config.runs_on(platform):
+        raise BaseImageError("find an image", reason=f"it is for {config.platform_name} only")
+    return manifest.descriptor.digest

@@ -11,6 +11,7 @@ from typing import Any
 
 from prebuilt.core.spec import Compression
 from prebuilt.kaniko._version import __version__
+from prebuilt.kaniko.certificates import Authorities
 from prebuilt.kaniko.config import KanikoConfig
 from prebuilt.kaniko.context import CONTEXT_FILE
 from prebuilt.kaniko.template import merge
@@ -19,10 +20,12 @@ CONTAINER = "kaniko"
 BUILD_LABEL = "metaflow-prebuilt/build"
 """Holds the Job's name, on the Job and on all that belongs to it."""
 
-_CONTEXT_FOLDER = "/kaniko/prebuilt"  # below /kaniko nothing is ever part of an image
+_FILES_FOLDER = "/kaniko/prebuilt"  # below /kaniko nothing is ever part of an image
+_AUTHORITIES_FILE = "authorities.pem"
 _CONFIG_FOLDER = "/kaniko/.docker"
 _CONFIG_KEY = ".dockerconfigjson"
 _REPORT = "/dev/termination-log"  # what is written there is in the pod's status
+_HUB = "index.docker.io"  # as Kaniko calls docker.io
 _STOP_S = 5  # Kaniko has nothing to save
 _LABEL = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -37,9 +40,11 @@ class KanikoBuild:
         image_id: Identity of what is built, for whoever looks at the Job.
         user: Who builds.
         platform: ``linux/arm64``; None for that of whichever node it is.
+        built_on: Platform of the nodes that build it; None for its own.
         compression: Of the layers that are added; None for Kaniko's choice.
         is_ours: Whether the Dockerfile is of our form, whose final stage runs nothing.
         insecure: Registries that are spoken to without TLS.
+        authorities: Trusted beside those that Kaniko's image has.
         cache: Repository of the layer cache; None for none.
         arguments: Build arguments: proxies.
     """
@@ -49,9 +54,11 @@ class KanikoBuild:
     image_id: str
     user: str
     platform: str | None = None
+    built_on: str | None = None
     compression: Compression | None = None
     is_ours: bool = False
     insecure: tuple[str, ...] = ()
+    authorities: Authorities = field(default_factory=Authorities)
     cache: str | None = None
     arguments: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -120,14 +127,18 @@ def job(
     }
 
 
-def context_map(build: KanikoBuild, data: bytes, owner: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a ConfigMap with the packed context, which goes when the Job goes."""
+def config_map(build: KanikoBuild, context: bytes | None, owner: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a ConfigMap with authorities and the packed context, which goes when the Job goes; None if there are none."""
+    files = {CONTEXT_FILE: context, _AUTHORITIES_FILE: build.authorities.data}
+    data = {name: base64.b64encode(content).decode() for name, content in files.items() if content}
+    if not data:
+        return None
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _owned(build, owner),
         "immutable": True,
-        "binaryData": {CONTEXT_FILE: base64.b64encode(data).decode()},
+        "binaryData": data,
     }
 
 
@@ -156,9 +167,9 @@ def _owned(build: KanikoBuild, owner: Mapping[str, Any]) -> dict[str, Any]:
 def _pod(build: KanikoBuild, config: KanikoConfig, *, context: str | None, has_logins: bool) -> dict[str, Any]:
     logins = config.secret_name or (build.name if has_logins else None)
     volumes, mounts = [], []
-    if context is None:
-        volumes.append({"name": "context", "configMap": {"name": build.name}})
-        mounts.append({"name": "context", "mountPath": _CONTEXT_FOLDER, "readOnly": True})
+    if context is None or build.authorities.data:
+        volumes.append({"name": "files", "configMap": {"name": build.name}})
+        mounts.append({"name": "files", "mountPath": _FILES_FOLDER, "readOnly": True})
     if logins is not None:
         items = [{"key": _CONFIG_KEY, "path": "config.json"}]
         volumes.append({"name": "logins", "secret": {"secretName": logins, "items": items}})
@@ -172,7 +183,7 @@ def _pod(build: KanikoBuild, config: KanikoConfig, *, context: str | None, has_l
         # Steps of the build run in this container: they need no way to the cluster.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "nodeSelector": {**_nodes(build.platform), **config.node_selector},
+        "nodeSelector": {**_nodes(build.built_on or build.platform), **config.node_selector},
         "tolerations": [dict(each) for each in config.tolerations],
         "containers": [
             {
@@ -207,7 +218,7 @@ def _variables(build: KanikoBuild) -> Iterator[dict[str, Any]]:
 
 def _flags(build: KanikoBuild, context: str | None) -> Iterator[str]:
     """Yield Kaniko's flags; those that are not in every release since 1.24 are left to the user."""
-    yield f"--context={context or f'tar://{_CONTEXT_FOLDER}/{CONTEXT_FILE}'}"
+    yield f"--context={context or f'tar://{_FILES_FOLDER}/{CONTEXT_FILE}'}"
     yield "--dockerfile=Dockerfile"
     yield f"--destination={build.reference}"
     yield f"--digest-file={_REPORT}"
@@ -221,6 +232,8 @@ def _flags(build: KanikoBuild, context: str | None) -> Iterator[str]:
         # What the build stage leaves behind is copied by name and never a layer: its snapshot need not be exact.
         yield "--snapshot-mode=redo"
     yield from (f"--insecure-registry={host}" for host in build.insecure)
+    for host in build.authorities.hosts:
+        yield f"--registry-certificate={_HUB if host == 'docker.io' else host}={_FILES_FOLDER}/{_AUTHORITIES_FILE}"
     if build.cache is not None:
         yield from ("--cache=true", f"--cache-repo={build.cache}")
     for name, value in build.arguments.items():

@@ -15,7 +15,7 @@ from prebuilt.kaniko.cluster import Cluster
 from prebuilt.kaniko.config import BUCKET_SETTING, KanikoConfig
 from prebuilt.kaniko.context import MAX_IN_CLUSTER_BYTES, PackedContext, packed_context
 from prebuilt.kaniko.failure import find_cause
-from prebuilt.kaniko.job import KanikoBuild, context_map, job, secret
+from prebuilt.kaniko.job import KanikoBuild, config_map, job, secret
 from prebuilt.kaniko.output import KanikoOutput
 from prebuilt.kaniko.template import read_template
 from prebuilt.kaniko.watch import JobWatch
@@ -59,11 +59,10 @@ class KanikoRun:
             body = job(self.build, self.config, context=url, has_logins=self.logins is not None, template=template)
             try:
                 with self._created(body) as made:
-                    if url is None:
-                        self.cluster.create("configmaps", context_map(self.build, packed.path.read_bytes(), made))
-                    logins = secret(self.build, self.logins, made)
-                    if logins is not None:
-                        self.cluster.create("secrets", logins)
+                    files = config_map(self.build, packed.path.read_bytes() if url is None else None, made)
+                    for resource, owned in ("configmaps", files), ("secrets", secret(self.build, self.logins, made)):
+                        if owned is not None:
+                            self.cluster.create(resource, owned)
                     return self._finish(made, output)
             except BuildError as error:
                 raise self._with_output(error, output) from error
@@ -90,7 +89,7 @@ class KanikoRun:
     @contextlib.contextmanager
     def _placed(self, packed: PackedContext) -> Iterator[str | None]:
         """Give the URL of the context in a bucket, where it stays for as long as the body runs; None if it needs no bucket."""
-        if packed.fits_in_cluster:
+        if packed.fits_in_cluster(len(self.build.authorities.data)):
             yield None
             return
         if self.config.bucket is None:

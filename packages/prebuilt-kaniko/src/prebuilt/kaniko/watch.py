@@ -10,7 +10,7 @@ from typing import Any
 from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import BuildError
 from prebuilt.kaniko.cluster import Cluster
-from prebuilt.kaniko.config import PENDING_TIMEOUT_SETTING, TIMEOUT_SETTING, KanikoConfig
+from prebuilt.kaniko.config import BUILD_PLATFORM_SETTING, PENDING_TIMEOUT_SETTING, TIMEOUT_SETTING, KanikoConfig
 from prebuilt.kaniko.job import BUILD_LABEL, CONTAINER, KanikoBuild
 from prebuilt.kaniko.pod_log import PodLog
 from prebuilt.kaniko.pod_state import (
@@ -97,6 +97,8 @@ class JobWatch:
 
     def _look_at(self, pod: Mapping[str, Any]) -> Ended | None:
         if has_started(pod):
+            if self._log is None:
+                self._events(str(pod["metadata"]["uid"]))  # what happened since the last look, or before the first
             self._waiting_since_s = None
             log = self._follow(str(pod["metadata"]["name"]))
             found = ended(pod)
@@ -140,7 +142,7 @@ class JobWatch:
         if reason is None:
             self._waiting_since_s = None
         else:
-            self._be_patient(f"no node takes the pod: {reason}")
+            self._be_patient(f"no node takes the pod: {reason}", self._other_nodes(reason))
 
     def _check_job(self, job: Mapping[str, Any]) -> None:
         failed = failed_job(job)
@@ -154,7 +156,14 @@ class JobWatch:
             "build again: its pod, or its node, was taken away",
         )
 
-    def _be_patient(self, reason: str) -> None:
+    def _other_nodes(self, reason: str) -> str:
+        """Return what helps where there are no nodes of the platform, beside waiting."""
+        if not self.build.is_ours or "affinity/selector" not in reason:
+            return ""
+        wanted = self.build.built_on or self.build.platform
+        return f"have nodes of {wanted}, set {BUILD_PLATFORM_SETTING} to the platform of those that there are, or else "
+
+    def _be_patient(self, reason: str, remedy: str = "") -> None:
         """Raise if the pod has waited for long enough."""
         now_s = time.monotonic()
         if self._waiting_since_s is None:
@@ -162,7 +171,7 @@ class JobWatch:
         if now_s - self._waiting_since_s > self.config.pending_timeout_s:
             raise self._failure(
                 f"{reason} (for {self.config.pending_timeout_s} s)",
-                f"see whether a node has what is asked for, or set {PENDING_TIMEOUT_SETTING} to more seconds",
+                f"{remedy}see whether a node has what is asked for, or set {PENDING_TIMEOUT_SETTING} to more seconds",
             )
 
     def _events(self, uid: str) -> list[Mapping[str, Any]]:
