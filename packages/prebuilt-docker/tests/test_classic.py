@@ -10,7 +10,8 @@ import docker
 import pytest
 
 from prebuilt.core.credentials import Credentials
-from prebuilt.docker.classic import ClassicBuildError, ClassicLog, is_pinned, log_in
+from prebuilt.docker.classic import ClassicBuildError, ClassicLog, is_pinned
+from prebuilt.docker.engine_login import log_in
 from prebuilt.docker.engine_stream import Event
 from prebuilt.oci.docker_config import Login
 

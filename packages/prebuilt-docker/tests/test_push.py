@@ -25,6 +25,7 @@ from prebuilt.core.settings import Settings
 from prebuilt.docker.engine import connect
 from prebuilt.docker.image_build import DeadlineError, Limits
 from prebuilt.docker.push import ImagePush
+from prebuilt.oci.docker_config import Login
 from prebuilt.oci.reference import parse_reference
 from prebuilt.testing.conformance.materials import RecordingProgress
 
@@ -66,7 +67,7 @@ class FakeEngine:
             "client": client,
             "image": "metaflow-prebuilt-build:1",
             "reference": parse_reference("host:5000/team/image:tag"),
-            "credentials": None,
+            "login": None,
             "progress": RecordingProgress(),
             "limits": Limits.start(Cancellation(), 30),
             "backoff": Backoff(attempts=3, base_s=0.0),
@@ -190,18 +191,18 @@ def test_what_is_not_known_is_not_claimed(engine: FakeEngine, reason: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("credentials", "login"),
+    ("login", "shown"),
     [
-        (Credentials(username="me", secret="s3cret"), {"username": "me", "password": "s3cret"}),
-        (Credentials(username="", secret="t0ken"), {"identitytoken": "t0ken"}),
+        (Login.explicit(Credentials(username="me", secret="s3cret")), {"username": "me", "password": "s3cret"}),
+        (Login.explicit(Credentials(username="", secret="t0ken")), {"identitytoken": "t0ken"}),
         (None, {}),
     ],
 )
-def test_login(engine: FakeEngine, credentials: Credentials | None, login: dict[str, str]) -> None:
-    """The credentials that are given go to the engine: a password, or an identity token where there is no user."""
+def test_login(engine: FakeEngine, login: Login | None, shown: dict[str, str]) -> None:
+    """The login that is given goes to the engine: a password, or an identity token where there is no user."""
     engine.pushes = [PUSHED]
-    engine.push(credentials=credentials).push()
-    assert engine.logins == [login]
+    engine.push(login=login).push()
+    assert engine.logins == [shown]
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,17 @@ def test_each_registry_has_its_own(settings: Settings) -> None:
 
 
 def test_what_docker_has_is_left_to_it(settings: Settings) -> None:
-    """The docker command is given what it does not find itself: of the caller, of Podman, of a cloud."""
+    """What is not in Docker's file has to be handed to it: of the caller, of Podman, of a cloud, of a variable that is newer than it."""
     names = ("docker.example/a", "podman.example/b", f"{CLOUD}/c", "docker.io/library/python")
     assert find_logins(names, settings, beyond_docker=True).keys() == {"podman.example", CLOUD}
+    in_variable = json.dumps({"auths": {"docker.example": auth("variable"), CLOUD: auth("variable")}})
+    with_variable = Settings({**settings.environ, "DOCKER_AUTH_CONFIG": in_variable}, {})
+    found = find_logins(names, with_variable, beyond_docker=True)
+    assert {host: login.credentials.username for host, login in found.items()} == {
+        "docker.example": "variable",
+        "podman.example": "auth.json",
+        CLOUD: "variable",
+    }
     given = {"docker.example": GIVEN}
     assert find_logins(names[:1], settings, given=given, beyond_docker=True).keys() == {"docker.example"}
 

@@ -32,7 +32,7 @@ from prebuilt.docker.failures import answer_of, build_failure, cut_off, too_slow
 from prebuilt.docker.image_build import DeadlineError, ImageBuild, Limits
 from prebuilt.docker.push import ImagePush
 from prebuilt.docker.way import Way
-from prebuilt.oci.docker_config import Login, find_variable_login
+from prebuilt.oci.docker_config import Login
 from prebuilt.oci.dockerfile_images import pulled_repositories
 from prebuilt.oci.logins import find_logins
 from prebuilt.oci.reference import Reference, parse_reference, split_repository
@@ -170,7 +170,7 @@ class LocalDockerBuildService(DockerBuildService):
     def _build_and_push(
         self, client: docker.APIClient, way: Way, order: _Order, progress: ImageProgress
     ) -> Descriptor | None:
-        output, at = BuildOutput(progress), str(order.reference)
+        output, at, logins = BuildOutput(progress), str(order.reference), self._logins(order)
         build = ImageBuild(
             dockerfile=order.dockerfile,
             context=order.context,
@@ -179,13 +179,13 @@ class LocalDockerBuildService(DockerBuildService):
             network=self._config.network,
             limits=order.limits,
             output=output,
-            logins=self._logins(way, order),
+            logins=logins,
         )
         push = ImagePush(
             client=client,
             image=build.name,
             reference=order.reference,
-            credentials=order.credentials or _variable_credentials(order.reference, self._settings.environ),
+            login=logins.get(_host(order.reference)),
             progress=progress,
             limits=order.limits,
         )
@@ -203,11 +203,11 @@ class LocalDockerBuildService(DockerBuildService):
                 push.forget_build()
         return descriptor
 
-    def _logins(self, way: Way, order: _Order) -> Mapping[str, Login]:
-        """Return the logins for the base images' registries that the builder lacks; the SDK reads files of Docker's alone."""
-        given = {split_repository(order.reference.repository)[0]: order.credentials} if order.credentials else {}
-        pulled = pulled_repositories(order.dockerfile)
-        return find_logins(pulled, self._settings, given=given, beyond_docker=way.command is not None)
+    def _logins(self, order: _Order) -> Mapping[str, Login]:
+        """Return the logins, for where it is pushed to and for where its bases are, that are not in Docker's file."""
+        given = {_host(order.reference): order.credentials} if order.credentials else {}
+        names = (order.reference.repository, *pulled_repositories(order.dockerfile))
+        return find_logins(names, self._settings, given=given, beyond_docker=True)
 
 
 def _build(client: docker.APIClient, way: Way, build: ImageBuild, at: str, output: BuildOutput) -> None:
@@ -246,10 +246,8 @@ def _check_platform(client: docker.APIClient, build: ImageBuild, at: str) -> Non
         )
 
 
-def _variable_credentials(reference: Reference, environ: Mapping[str, str]) -> Credentials | None:
-    """Return what ``DOCKER_AUTH_CONFIG`` has for `reference`: the docker command reads it, the SDK reads files alone."""
-    login = find_variable_login(*split_repository(reference.repository), environ)
-    return login.credentials if login else None
+def _host(reference: Reference) -> str:
+    return split_repository(reference.repository)[0]
 
 
 _: type[DockerBuildService] = LocalDockerBuildService

@@ -6,14 +6,13 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from prebuilt.core.private_docker_config import login_key
 from prebuilt.docker.engine_images import image_facts
+from prebuilt.docker.engine_login import log_in
 from prebuilt.docker.engine_stream import Event, followed
 from prebuilt.docker.image_build import ImageBuild
-from prebuilt.oci.docker_config import Login
 
 if TYPE_CHECKING:
     import docker
@@ -51,25 +50,6 @@ def build_classic(client: docker.APIClient, build: ImageBuild) -> None:
     finally:
         with contextlib.suppress(OSError):  # the engine is gone, and that is said by what ends this
             _remove_steps(client, log.steps)
-
-
-def log_in(client: docker.APIClient, logins: Mapping[str, Login]) -> None:
-    """Have the client, which is this build's own, show `logins` with the build.
-
-    As its ``login()`` does, but for what that asks of the registry, and with tokens of every kind. They are in no file.
-    """
-    for host, login in logins.items():
-        cast("Any", client)._auth_configs.add_auth(login_key(host), _shown(login))  # noqa: SLF001 - see above
-
-
-def _shown(login: Login) -> dict[str, str]:
-    """Return a login as the engine's API takes it: unlike in a file, a user's password is not encoded.
-
-    Source: https://docs.docker.com/reference/api/engine/version/v1.41/#section/Authentication
-    """
-    if login.kind == "password":
-        return {"username": login.credentials.username, "password": login.credentials.secret}
-    return login.entry
 
 
 def _start(client: docker.APIClient, build: ImageBuild) -> Iterator[Event]:

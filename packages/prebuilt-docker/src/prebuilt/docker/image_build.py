@@ -65,7 +65,7 @@ class ImageBuild:
         network: What its steps are connected to; None for the engine's default.
         limits: What ends it early.
         output: Is given each line that the builder says.
-        logins: For the registries of its base images, beside those of Docker's configuration.
+        logins: By registry, beside those of Docker's file.
         name: Under which it is in the engine until it is pushed: its own, so that builds of one image do not disturb each other.
     """
 

@@ -7,16 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import InvalidValueError, PrebuiltError
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.retry import Backoff
 from prebuilt.docker.classic import failure_of
 from prebuilt.docker.engine_images import image_facts, remove_image
+from prebuilt.docker.engine_login import engine_login
 from prebuilt.docker.engine_stream import Event, followed
 from prebuilt.docker.failures import answer_of, cut_off, is_passing, push_failure
 from prebuilt.docker.image_build import Limits
+from prebuilt.oci.docker_config import Login
 from prebuilt.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class ImagePush:
         client: Of the engine that has the image; used by one thread at a time.
         image: Its name in the engine.
         reference: Where it goes; with a tag.
-        credentials: For the registry; None for what Docker's configuration has.
+        login: For the registry; None for what Docker's file has.
         progress: Is told bytes.
         limits: What ends it early.
         backoff: How passing failures are met. The engine itself tries five times for each layer.
@@ -44,7 +45,7 @@ class ImagePush:
     client: docker.APIClient
     image: str
     reference: Reference
-    credentials: Credentials | None
+    login: Login | None
     progress: ImageProgress
     limits: Limits
     backoff: Backoff = field(default_factory=lambda: Backoff(attempts=3, base_s=2.0))
@@ -96,11 +97,7 @@ class ImagePush:
 
     @property
     def _auth(self) -> dict[str, str] | None:
-        if self.credentials is None:
-            return None
-        if not self.credentials.username:
-            return {"identitytoken": self.credentials.secret}
-        return {"username": self.credentials.username, "password": self.credentials.secret}
+        return engine_login(self.login) if self.login else None
 
     def _attempt(self) -> str | None:
         """Push once; return the digest of what was pushed if the engine says it: Podman knows the image by another one."""

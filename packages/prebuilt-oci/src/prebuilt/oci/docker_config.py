@@ -183,18 +183,18 @@ def find_login(host: str, repository: str, environ: Mapping[str, str]) -> Login 
         UnauthorizedError: A credential helper failed.
         SettingError: A file cannot be read.
     """
-    return find_docker_login(host, repository, environ) or find_podman_login(host, repository, environ)
+    found = find_variable_login(host, repository, environ) or find_docker_login(host, repository, environ)
+    return found or find_podman_login(host, repository, environ)
 
 
 def find_docker_login(host: str, repository: str, environ: Mapping[str, str]) -> Login | None:
-    """Return the login that the ``docker`` command has for a repository; None if it has none.
+    """Return the login that Docker's file has for a repository, or a helper that it names; None if there is none.
 
     Raises:
         UnauthorizedError: A credential helper failed.
         SettingError: A file cannot be read.
     """
-    found = find_variable_login(host, repository, environ)
-    return found or _find_in([docker_login_file(environ)], host, repository)
+    return _find_in([docker_login_file(environ)], host, repository)
 
 
 def find_podman_login(host: str, repository: str, environ: Mapping[str, str]) -> Login | None:

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.settings import Settings
 from prebuilt.oci.cloud_logins import find_source
-from prebuilt.oci.docker_config import Login, find_docker_login, find_podman_login
+from prebuilt.oci.docker_config import (
+    Login,
+    find_docker_login,
+    find_login,
+    find_podman_login,
+    find_variable_login,
+)
 from prebuilt.oci.reference import split_repository
 
 
@@ -24,11 +30,25 @@ class Logins:
 
     def find(self) -> Login | None:
         """Return the login to begin with; None to be anonymous."""
-        return (self._of_docker() if self.given is None else None) or self._beyond_docker()
+        if self.given is None:
+            found = find_login(self.host, self.repository, self.settings.environ)
+            if found is not None:
+                return found
+        return self._explicit()
 
     def find_beyond_docker(self) -> Login | None:
-        """Return the login to begin with where the ``docker`` command does not have it itself; None where it does, or there is none."""
-        return None if self.given is None and self._of_docker() else self._beyond_docker()
+        """Return the login to begin with; None where every ``docker`` has it, in its file, or to be anonymous."""
+        if self.given is None:
+            here = (self.host, self.repository, self.settings.environ)
+            found = find_variable_login(*here)  # which commands before 28.3 do not know, nor does the SDK
+            if found is not None:
+                return found
+            if find_docker_login(*here) is not None:
+                return None
+            found = find_podman_login(*here)
+            if found is not None:
+                return found
+        return self._explicit()
 
     def renew(self, rejected: Credentials) -> Credentials | None:
         """Return others than `rejected`; the same, or None, if there are none.
@@ -39,16 +59,10 @@ class Logins:
             self._source = self._source or find_source(self.host, self.settings)
         return self._source(rejected) if self._source else None
 
-    def _of_docker(self) -> Login | None:
-        return find_docker_login(self.host, self.repository, self.settings.environ)
-
-    def _beyond_docker(self) -> Login | None:
+    def _explicit(self) -> Login | None:
+        """Return the login that was given, or that the package of a cloud has."""
         if isinstance(self.given, Credentials):
             return Login.explicit(self.given)
-        if self.given is None:
-            found = find_podman_login(self.host, self.repository, self.settings.environ)
-            if found is not None:
-                return found
         self._source = self.given or find_source(self.host, self.settings)
         return Login.explicit(self._source()) if self._source else None
 
@@ -66,8 +80,7 @@ def find_logins(
         repositories: In full: ``docker.io/library/python``. Of those in one registry the first counts.
         settings: Where logins are found.
         given: Credentials by host, in place of what would be found.
-        beyond_docker: Leave out, too, what the ``docker`` command has itself: it is not taken from it, and helpers are not
-            asked for more than they would be.
+        beyond_docker: Leave out, too, what is in Docker's file: every ``docker`` reads that itself.
 
     Raises:
         RegistryError: A cloud refused to give credentials, or a credential helper failed.
