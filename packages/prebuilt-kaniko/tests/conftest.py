@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import random
 import re
 import threading
 import time
@@ -19,14 +19,8 @@ import pytest
 import yaml
 
 from prebuilt.core.build_service import BuildRequest
-from prebuilt.core.dockerfile import PROGRAM, BuildMaterials
-from prebuilt.core.lock import Lock, Wheel
-from prebuilt.core.plan import plan_layers
-from prebuilt.core.platforms import Platform
-from prebuilt.core.progress import ImageProgress
-from prebuilt.core.requirements import Requirements, Target
-from prebuilt.core.spec import BaseImage, BasePython, ImageSpec
 from prebuilt.core.tree import BytesContent
+from prebuilt.testing.plain_request import plain_request
 
 _PATH = re.compile(
     r"/(?:api/v1|apis/batch/v1)/namespaces/(?P<namespace>[^/]+)/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
@@ -366,66 +360,19 @@ def tells() -> Callable[..., Story]:
     return works
 
 
-class Materials:
-    """What a build stage needs, as far as a fake needs it."""
-
-    def __init__(self, size_bytes: int = 0) -> None:
-        """Have `size_bytes` in the context that do not compress."""
-        self._size_bytes = size_bytes
-
-    @contextlib.contextmanager
-    def gather(
-        self, spec: ImageSpec, progress: ImageProgress, *, check: Callable[[], None]
-    ) -> Iterator[BuildMaterials]:
-        """Give a program that is none."""
-        import random
-
-        noise = random.Random(1).randbytes(self._size_bytes)  # noqa: S311 - it must not compress
-        yield BuildMaterials(files={PROGRAM: BytesContent(b"program" + noise)})
-
-
 @pytest.fixture
 def make_request() -> Callable[..., BuildRequest]:
-    """Return what makes requests, with other fields of the request or the spec."""
+    """Return what makes requests, with other fields of the request or the spec, and with bytes that do not compress."""
 
     def make(
         platform: str = "linux/amd64", spec: Mapping[str, Any] | None = None, size_bytes: int = 0, **changes: Any
     ) -> BuildRequest:
-        base = BaseImage(
-            reference="python:3.11-slim",
-            repository="docker.io/library/python",
-            digest="sha256:" + "1" * 64,
-            platform=Platform.parse(platform),
-            layer_count=1,
-            glibc="2.36",
-            python=BasePython(path="/usr/local/bin/python3", version="3.11.7"),
-            index_digest="sha256:" + "2" * 64,
-        )
-        asked = Requirements(python="3.11.7", target=Target(platform=base.platform), pypi={"one": ""}).on(base)
-        wheel = Wheel(
-            name="one",
-            version="1.0",
-            filename="one-1.0-py3-none-any.whl",
-            url="https://index.example/one-1.0-py3-none-any.whl",
-            sha256="3" * 64,
-            size_bytes=1000,
-            role="user",
-        )
-        lock = Lock(
-            req_id=asked.req_id,
-            target=asked.target,
-            python_version="3.11.7",
-            python_source="base",
-            packages=(wheel,),
-            resolved_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
-            resolver="this test",
-        )
-        made = replace(ImageSpec(lock=lock, base=base), **(spec or {}))
-        request = BuildRequest(
-            spec=made,
-            plan=plan_layers(made),
-            reference="registry.example/team/image:tag",
-            materials=Materials(size_bytes),
+        noise = random.Random(1).randbytes(size_bytes)  # noqa: S311 - it must not compress
+        request = plain_request(
+            "registry.example/team/image:tag",
+            platform=platform,
+            files={"noise": BytesContent(noise)} if noise else {},
+            spec=spec,
         )
         return replace(request, **changes)
 
