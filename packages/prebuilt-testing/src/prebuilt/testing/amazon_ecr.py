@@ -6,6 +6,7 @@ import base64
 import binascii
 import contextlib
 import fnmatch
+import functools
 import json
 import secrets
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from prebuilt.oci.amazon import ecr_region
+from prebuilt.testing.amazon_permissions import OPERATOR, Permissions, permissions_of_moto
 from prebuilt.testing.certificate import make_certificate
 from prebuilt.testing.connect_proxy import ConnectProxy
 from prebuilt.testing.registry import InMemoryRegistry
@@ -31,15 +34,18 @@ class Passwords(RegistryAuth):
     Attributes:
         good: Those that open the registry.
         lifetime: How long the API says that a password is good for. Nothing ends by itself.
+        regions: Where each was handed out: it opens the registries there, of every account.
     """
 
     good: set[str] = field(default_factory=set)
     lifetime: timedelta = timedelta(hours=12)
+    regions: dict[str, str] = field(default_factory=dict)
 
-    def hand_out(self) -> tuple[str, datetime]:
-        """Return a new password and when it ends."""
+    def hand_out(self, region: str = REGION) -> tuple[str, datetime]:
+        """Return a new password for a region, and when it ends."""
         password = secrets.token_hex(32)
         self.good.add(password)
+        self.regions[password] = region
         return password, datetime.now(timezone.utc) + self.lifetime
 
     def expire_all(self) -> None:
@@ -49,12 +55,21 @@ class Passwords(RegistryAuth):
     def allows(self, authorization: str | None, repository: str, action: str) -> bool:
         """Return whether a password that is good was shown."""
         del repository, action
+        return self._shown(authorization) in self.good
+
+    def opens(self, host: str, authorization: str | None) -> bool:
+        """Return whether a password that is good for the region of `host` was shown."""
+        password = self._shown(authorization)
+        return password in self.good and self.regions[password] == ecr_region(host)
+
+    @staticmethod
+    def _shown(authorization: str | None) -> str:
         kind, _, value = (authorization or "").partition(" ")
         try:
             user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
-            return False
-        return kind == "Basic" and user == "AWS" and password in self.good
+            return ""
+        return password if (kind, user) == ("Basic", "AWS") else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +80,7 @@ class AmazonECR:
         api_url: Of moto's server.
         registry: What is behind every host name.
         passwords: What opens it.
+        permissions: What users and roles have asked for.
         proxy: What leads to it.
         environ: What a process needs in its environment to find both.
     """
@@ -72,6 +88,7 @@ class AmazonECR:
     api_url: str
     registry: InMemoryRegistry
     passwords: Passwords
+    permissions: Permissions
     proxy: ConnectProxy
     environ: Mapping[str, str]
 
@@ -79,7 +96,7 @@ class AmazonECR:
         """Return a client that may do everything."""
         import boto3
 
-        keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", **options}
+        keys = {"aws_access_key_id": OPERATOR, "aws_secret_access_key": OPERATOR, **options}
         return boto3.client(service, region_name=REGION, endpoint_url=self.api_url, **keys)
 
     def repository(self, name: str) -> Mapping[str, Any] | None:
@@ -102,14 +119,14 @@ class AmazonECR:
         policy = json.dumps({"Version": "2012-10-17", "Statement": statement})
         iam.put_user_policy(UserName="deployer", PolicyName="deploy", PolicyDocument=policy)
         key = iam.create_access_key(UserName="deployer")["AccessKey"]
-        _look_at_permissions(after_calls=0)
+        self.permissions.look(is_wanted=True)
         return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 
     def reset(self) -> None:
         """Forget all repositories, users, images and passwords, and look at no permissions."""
         from moto.moto_api._internal.models import moto_api_backend
 
-        _look_at_permissions(after_calls=float("inf"))
+        self.permissions.look(is_wanted=False)
         moto_api_backend.reset()
         self.passwords.expire_all()
         self.passwords.lifetime = timedelta(hours=12)
@@ -131,13 +148,13 @@ def amazon_ecr(folder: Path) -> Iterator[AmazonECR]:
     certificate = folder / "amazon.pem"
     tls = make_certificate(certificate, f"*.dkr.ecr.{REGION}.amazonaws.com", "*.dkr.ecr-fips.us-east-1.amazonaws.com")
     api = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    with ecr_of_moto(passwords), _running(api) as api_url:
+    with _models_read_once(), ecr_of_moto(passwords) as permissions, _running(api) as api_url:
         registry = InMemoryRegistry(auth=passwords, tls=tls, has_repository=has_repository, is_immutable=_is_immutable)
         with registry, ConnectProxy(registry.host).serving() as proxy:
             environ = {
                 "AWS_ENDPOINT_URL": api_url,
-                "AWS_ACCESS_KEY_ID": "testing",
-                "AWS_SECRET_ACCESS_KEY": "testing",
+                "AWS_ACCESS_KEY_ID": OPERATOR,
+                "AWS_SECRET_ACCESS_KEY": OPERATOR,
                 "AWS_DEFAULT_REGION": REGION,
                 "AWS_EC2_METADATA_DISABLED": "true",
                 "AWS_CONFIG_FILE": str(folder / "no-config"),
@@ -146,38 +163,48 @@ def amazon_ecr(folder: Path) -> Iterator[AmazonECR]:
                 "NO_PROXY": "127.0.0.1",
                 "METAFLOW_PREBUILT_CA_BUNDLE": str(certificate),
             }
-            amazon = AmazonECR(api_url=api_url, registry=registry, passwords=passwords, proxy=proxy, environ=environ)
+            amazon = AmazonECR(
+                api_url=api_url,
+                registry=registry,
+                passwords=passwords,
+                permissions=permissions,
+                proxy=proxy,
+                environ=environ,
+            )
             amazon.reset()  # what moto knows is the process's
             yield amazon
 
 
 @contextlib.contextmanager
-def ecr_of_moto(passwords: Passwords) -> Iterator[None]:
-    """Have moto, in this process, hand out `passwords`, and deny as Amazon does.
+def ecr_of_moto(passwords: Passwords) -> Iterator[Permissions]:
+    """Have moto, in this process, hand out `passwords`, and look at permissions as IAM does; give what is asked for.
 
-    moto has no registry, and its passwords are all the same and ended in 2015. It denies in XML what was asked in JSON: here in
-    JSON, as Amazon does.
+    moto has no registry, and its passwords are all the same and ended in 2015.
     """
-    from moto.core.exceptions import JsonRESTError
     from moto.core.responses import ActionResult
     from moto.ecr.responses import ECRResponse
-    from moto.iam.access_control import IAMRequest
 
     def get_authorization_token(response: ECRResponse) -> ActionResult:
-        password, ends_at = passwords.hand_out()
+        password, ends_at = passwords.hand_out(response.region)
         token = base64.b64encode(f"AWS:{password}".encode()).decode()
         endpoint = f"https://{response.current_account}.dkr.ecr.{response.region}.amazonaws.com"
         data = {"authorizationToken": token, "expiresAt": ends_at, "proxyEndpoint": endpoint}
         return ActionResult({"authorizationData": [data]})
 
-    def raise_access_denied(request: IAMRequest) -> None:
-        user, action = request._access_key.arn, request._action  # noqa: SLF001 - moto has no other names for them
-        raise JsonRESTError("AccessDeniedException", f"User: {user} is not authorized to perform: {action}")
-
     with (
         mock.patch.object(ECRResponse, "get_authorization_token", get_authorization_token),
-        mock.patch.object(IAMRequest, "_raise_access_denied", raise_access_denied),
+        permissions_of_moto() as permissions,
     ):
+        yield permissions
+
+
+@contextlib.contextmanager
+def _models_read_once() -> Iterator[None]:
+    """Have all sessions of this process share what they read of AWS's APIs: it is the half of a short test."""
+    import botocore.session
+
+    shared = functools.cache(botocore.session.create_loader)
+    with mock.patch.object(botocore.session, "create_loader", shared):
         yield
 
 
@@ -191,14 +218,6 @@ def _running(api: Any) -> Iterator[str]:  # noqa: ANN401 - moto has no types
     finally:
         api.stop()
         api._server.server_close()  # noqa: SLF001 - moto leaves its socket open
-
-
-def _look_at_permissions(*, after_calls: float) -> None:
-    from moto import settings
-    from moto.core.authorization import ActionAuthenticatorMixin
-
-    settings.INITIAL_NO_AUTH_ACTION_COUNT = after_calls
-    ActionAuthenticatorMixin.request_count = 0
 
 
 def _repositories() -> Mapping[str, Any]:
