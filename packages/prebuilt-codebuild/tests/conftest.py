@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,14 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from prebuilt.core.build_service import BuildRequest
-from prebuilt.core.dockerfile import PROGRAM, BuildMaterials
-from prebuilt.core.lock import Lock, Wheel
-from prebuilt.core.plan import plan_layers
-from prebuilt.core.platforms import Platform
 from prebuilt.core.progress import ImageProgress
-from prebuilt.core.requirements import Requirements, Target
-from prebuilt.core.spec import BaseImage, BasePython, ImageSpec
-from prebuilt.core.tree import BytesContent, Content
+from prebuilt.core.tree import Content
 from prebuilt.testing.amazon_codebuild import (
     PROJECT,
     CodeBuilds,
@@ -34,6 +27,7 @@ from prebuilt.testing.amazon_codebuild import (
     succeed,
 )
 from prebuilt.testing.amazon_ecr import ACCOUNT, REGION, AmazonECR, amazon_ecr
+from prebuilt.testing.plain_request import plain_request
 
 BUCKET = "contexts"
 REFERENCE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/metaflow-prebuilt:v1-tag"
@@ -101,8 +95,8 @@ class Gate:
     Attributes:
         url: For ``AWS_ENDPOINT_URL``.
         api_url: Of moto.
-        faults: By the name of an operation: what comes of its next requests, one after another: an error's code, or ``cut`` for a
-            connection that ends without an answer.
+        faults: By the name of an operation: what comes of its next requests, one after another: an error's code, with or without
+            ``: message``, or ``cut`` for a connection that ends without an answer.
         asked: The operations that came, in order.
     """
 
@@ -153,11 +147,13 @@ class _GateHandler(BaseHTTPRequestHandler):
         whole = {"PUT": "PutObject", "DELETE": "DeleteObject", "POST": "CreateMultipartUpload", "GET": "GetObject"}
         return whole[self.command]
 
-    def _refused(self, code: str) -> tuple[int, dict[str, str], bytes]:
+    def _refused(self, fault: str) -> tuple[int, dict[str, str], bytes]:
+        code, _, message = fault.partition(": ")
+        message = message or "as the test wants it"
         status = 503 if code in {"SlowDown", "InternalFailure"} else 400
         if self.headers.get("X-Amz-Target"):
-            return status, {}, json.dumps({"__type": code, "message": "as the test wants it"}).encode()
-        return status, {}, f"<Error><Code>{code}</Code><Message>as the test wants it</Message></Error>".encode()
+            return status, {}, json.dumps({"__type": code, "message": message}).encode()
+        return status, {}, f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
 
     def _passed(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         address = urlsplit(self.gate.api_url)
@@ -231,56 +227,11 @@ def heard() -> Heard:
     return Heard()
 
 
-@dataclass(frozen=True)
-class Materials:
-    """What a build stage needs, as far as a fake needs it."""
-
-    files: Mapping[str, Content]
-
-    @contextlib.contextmanager
-    def gather(
-        self, spec: ImageSpec, progress: ImageProgress, *, check: Callable[[], None]
-    ) -> Iterator[BuildMaterials]:
-        """Give a program that is none."""
-        yield BuildMaterials(files={PROGRAM: BytesContent(b"program"), **self.files})
-
-
 @pytest.fixture
 def make_request() -> Callable[..., BuildRequest]:
-    """Return what makes requests, with other fields of the request."""
+    """Return what makes requests, with files in the context and other fields of the request."""
 
     def make(platform: str = "linux/amd64", files: Mapping[str, Content] | None = None, **changes: Any) -> BuildRequest:
-        base = BaseImage(
-            reference="python:3.11-slim",
-            repository="docker.io/library/python",
-            digest="sha256:" + "1" * 64,
-            platform=Platform.parse(platform),
-            layer_count=1,
-            glibc="2.36",
-            python=BasePython(path="/usr/local/bin/python3", version="3.11.7"),
-            index_digest="sha256:" + "2" * 64,
-        )
-        asked = Requirements(python="3.11.7", target=Target(platform=base.platform), pypi={"one": ""}).on(base)
-        wheel = Wheel(
-            name="one",
-            version="1.0",
-            filename="one-1.0-py3-none-any.whl",
-            url="https://index.example/one-1.0-py3-none-any.whl",
-            sha256="3" * 64,
-            size_bytes=1000,
-            role="user",
-        )
-        lock = Lock(
-            req_id=asked.req_id,
-            target=asked.target,
-            python_version="3.11.7",
-            python_source="base",
-            packages=(wheel,),
-            resolved_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
-            resolver="this test",
-        )
-        spec = ImageSpec(lock=lock, base=base)
-        request = BuildRequest(spec=spec, plan=plan_layers(spec), reference=REFERENCE, materials=Materials(files or {}))
-        return replace(request, **changes)
+        return replace(plain_request(REFERENCE, platform=platform, files=files), **changes)
 
     return make

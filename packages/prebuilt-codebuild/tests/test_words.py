@@ -37,8 +37,8 @@ def test_a_build_without_a_known_console_has_its_arn() -> None:
     assert console_link(arn) == arn
 
 
-def ended(phase: str = "BUILD", status: str = "FAILED") -> BuildState:
-    """Return a build that has failed."""
+def ended(phase: str = "BUILD", status: str = "FAILED", reason: str = "") -> BuildState:
+    """Return a build that has failed, and what CodeBuild says of it."""
     return BuildState.parse(
         {
             "id": "images:6c4e",
@@ -46,7 +46,7 @@ def ended(phase: str = "BUILD", status: str = "FAILED") -> BuildState:
             "buildStatus": status,
             "phases": [
                 {"phaseType": "QUEUED", "phaseStatus": "SUCCEEDED"},
-                {"phaseType": phase, "phaseStatus": status},
+                {"phaseType": phase, "phaseStatus": status, "contexts": [{"statusCode": "", "message": reason}]},
             ],
         }
     )
@@ -68,6 +68,20 @@ def ended(phase: str = "BUILD", status: str = "FAILED") -> BuildState:
             "toomanyrequests: You have reached your unauthenticated pull rate limit",
             "METAFLOW_PREBUILT_CODEBUILD_BUILDKIT_IMAGE",
         ),
+        (
+            f"ERROR: failed to push: unexpected status from HEAD request to https://{ECR}/v2/i/blobs/sha256:0: 403 Forbidden",
+            "allow ecr:BatchCheckLayerAvailability to the role",
+        ),
+        ("#7 3.1 Error: index.example answered 403 Forbidden", "see what it said"),
+        (
+            "ERROR: bases.example/python:3: failed to resolve source metadata for bases.example/python:3: 401 Unauthorized",
+            "beside the images: bases.example wants a login",
+        ),
+        (
+            f"ERROR: failed to resolve source metadata for {ECR}/bases:3: no basic auth credentials",
+            f"allow the role of the project to use {ECR}",
+        ),
+        ("#9 2.0 OSError: No space left on device", "METAFLOW_PREBUILT_CODEBUILD_COMPUTE_TYPE"),
         ("The repository with name 'x' does not exist in the registry", "METAFLOW_PREBUILT_ECR_CREATE_REPOSITORY"),
         ("exec /usr/bin/python3: exec format error", "base image"),
         ("write /x: no space left on device", "METAFLOW_PREBUILT_CODEBUILD_COMPUTE_TYPE"),
@@ -99,10 +113,39 @@ def test_where_nothing_was_said_the_console_may_know() -> None:
     assert "https://eu-west-1.console.aws.amazon.com/codesuite" in remedy
 
 
-def test_a_source_that_cannot_be_downloaded() -> None:
-    """The role of the project is what may not read the bucket."""
-    _, remedy = find_cause(ended("DOWNLOAD_SOURCE"), [], job=BuildJob.to(f"{ECR}/i:t"))
-    assert "s3:GetObject" in remedy
+@pytest.mark.parametrize(
+    ("phase", "reason", "words"),
+    [
+        ("DOWNLOAD_SOURCE", "AccessDenied: Access Denied", "allow s3:GetObject, s3:GetObjectVersion"),
+        ("DOWNLOAD_SOURCE", "Invalid version id specified", "take the source version out of the project"),
+        (
+            "DOWNLOAD_SOURCE",
+            "BucketRegionError: incorrect region",
+            "METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET to a bucket in",
+        ),
+        ("DOWNLOAD_SOURCE", "Secrets Manager Error Message: can't find the secret", "_CODEBUILD_REGISTRY_SECRET"),
+        (
+            "DOWNLOAD_SOURCE",
+            "User is not authorized to perform: secretsmanager:GetSecretValue on resource: x",
+            "allow secretsmanager:GetSecretValue to the role",
+        ),
+        (
+            "PROVISIONING",
+            "BUILD_CONTAINER_UNABLE_TO_PULL_IMAGE: Unable to pull",
+            "check METAFLOW_PREBUILT_CODEBUILD_IMAGE",
+        ),
+        ("SUBMITTED", "CodeBuild is not authorized to perform: sts:AssumeRole on arn:x", "by its trust policy"),
+        (
+            "QUEUED",
+            "User is not authorized to perform: logs:CreateLogStream on resource: x",
+            "allow logs:CreateLogStream to the role",
+        ),
+    ],
+)
+def test_what_fails_before_the_first_command(phase: str, reason: str, words: str) -> None:
+    """There is no log then: what CodeBuild itself says decides."""
+    _, remedy = find_cause(ended(phase, reason=reason), [], job=BuildJob.to(f"{ECR}/i:t"))
+    assert words in remedy
 
 
 def test_every_phase_has_words() -> None:

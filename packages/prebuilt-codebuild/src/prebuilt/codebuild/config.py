@@ -12,6 +12,8 @@ from prebuilt.core.settings import Settings
 BUCKET, PROJECT = "METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET", "METAFLOW_PREBUILT_CODEBUILD_PROJECT"
 REGION, TIMEOUT = "METAFLOW_PREBUILT_CODEBUILD_REGION", "METAFLOW_PREBUILT_CODEBUILD_TIMEOUT"
 REGISTRY_SECRET = "METAFLOW_PREBUILT_CODEBUILD_REGISTRY_SECRET"  # noqa: S105 - a setting's name
+COMPUTE_TYPE, BUILDKIT_IMAGE = "METAFLOW_PREBUILT_CODEBUILD_COMPUTE_TYPE", "METAFLOW_PREBUILT_CODEBUILD_BUILDKIT_IMAGE"
+IMAGES = "METAFLOW_PREBUILT_CODEBUILD_IMAGE and …_ARM64_IMAGE"
 
 OF_THE_PROJECT: Literal["project"] = "project"
 """What is set up in the project is left as it is."""
@@ -21,7 +23,7 @@ BESIDE_IMAGES: Literal["on"] = "on"
 
 _TIMEOUT_S = 7200  # far longer than any environment takes: it is there for builds that hang
 _WHY = "the builder codebuild needs it"
-_BUILDKIT_IMAGE = "moby/buildkit:buildx-stable-1"
+_DEFAULT_BUILDKIT = "moby/buildkit:buildx-stable-1"
 _SWITCHES = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 # Of Amazon's own images, which have Docker, buildx and the AWS command line.
@@ -67,7 +69,7 @@ class CodeBuildConfig:
     compute_type: str | None = None
     image: str = _X86_IMAGE
     arm64_image: str = _ARM_IMAGE
-    buildkit_image: str = _BUILDKIT_IMAGE
+    buildkit_image: str = _DEFAULT_BUILDKIT
     uses_own_buildspec: bool = False
     cache: str | None = BESIDE_IMAGES
     registry_secret: str | None = None
@@ -90,7 +92,7 @@ class CodeBuildConfig:
             compute_type=settings.get("PREBUILT_CODEBUILD_COMPUTE_TYPE"),
             image=settings.get("PREBUILT_CODEBUILD_IMAGE") or _X86_IMAGE,
             arm64_image=settings.get("PREBUILT_CODEBUILD_ARM64_IMAGE") or _ARM_IMAGE,
-            buildkit_image=settings.get("PREBUILT_CODEBUILD_BUILDKIT_IMAGE") or _BUILDKIT_IMAGE,
+            buildkit_image=settings.get("PREBUILT_CODEBUILD_BUILDKIT_IMAGE") or _DEFAULT_BUILDKIT,
             uses_own_buildspec=buildspec == OF_THE_PROJECT,
             cache=_cache(settings),
             registry_secret=settings.get("PREBUILT_CODEBUILD_REGISTRY_SECRET"),

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from prebuilt.codebuild.config import BUCKET, PROJECT, REGION
-from prebuilt.core.errors import BuildError, PrebuiltError, SettingError
+from prebuilt.codebuild.config import BUCKET, COMPUTE_TYPE, IMAGES, PROJECT, REGION
+from prebuilt.core.errors import BuildError
+from prebuilt.core.known_causes import find_remedy, known_cause
+from prebuilt.oci.amazon_failure import AmazonFailure, amazon_failures
 
-# Source: https://docs.aws.amazon.com/codebuild/latest/APIReference/CommonErrors.html,
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and what the services answer in fact
-DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AllAccessDisabled"})
-THROTTLED = frozenset(
-    {"Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded"}
-    | {"SlowDown", "RequestThrottled", "RequestThrottledException"}
-)
-MISSING = frozenset({"ResourceNotFoundException", "NoSuchBucket", "NoSuchKey", "NoSuchUpload"})
-_STALE = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
-_UNKNOWN = frozenset(
-    {"UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch"}
-    | {"MissingAuthenticationToken", "IncompleteSignature", "AuthFailure", "OptInRequired", "InvalidAccessKeyId"}
-)
-_ELSEWHERE = frozenset(
-    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
-)
-_FULL = frozenset({"AccountLimitExceededException"})
-_LOG_IN = (
-    "log in with `aws sso login`, or give boto3 credentials in another way (AWS_PROFILE, a role, environment variables)"
+PAGE = "docs/how-to/codebuild.md"
+
+TRUST = f"let codebuild.amazonaws.com take the role of the project, by its trust policy; {PAGE} has a template"
+"""What to do where CodeBuild may not take the project's role."""
+
+# Of a project that is there, and cannot run such builds. What is asked for is in each call; the rest is the project's.
+_UNFIT = (
+    known_cause(r"sts:AssumeRole", TRUST),
+    known_cause(
+        r"lambda|privileged",
+        f"set {PROJECT} to a project whose compute can run Docker (AWS Lambda cannot), or {COMPUTE_TYPE} to "
+        "BUILD_GENERAL1_MEDIUM",
+    ),
+    known_cause(
+        r"compute.?type|environment.?type|fleet|image",
+        f"set {COMPUTE_TYPE} to one that the environment has in this region, or {IMAGES} to project for the project's own "
+        "environment, which a fleet needs",
+    ),
+    known_cause(r"source", f"take the source and its version out of the project, or set {PROJECT} to one without"),
 )
 
 
@@ -35,16 +36,13 @@ class AmazonError(BuildError):
     """A call to AWS failed.
 
     Attributes:
-        code: Amazon's own word for it; empty where no answer came.
-        is_transient: Whether the same call may work in a while: throttled, no answer, a server's fault.
+        failure: What AWS said, or that it did not answer.
     """
 
-    def __init__(
-        self, tried: str, *, at: str = "", reason: str, remedy: str = "", code: str = "", is_transient: bool = False
-    ) -> None:
-        """Keep both beside the message."""
-        self.code, self.is_transient = code, is_transient
-        super().__init__(tried, at=at, reason=reason, remedy=remedy)
+    def __init__(self, tried: str, *, at: str, failure: AmazonFailure, remedy: str) -> None:
+        """Keep the failure beside the message."""
+        self.failure = failure
+        super().__init__(tried, at=at, reason=failure.reason, remedy=remedy)
 
 
 @contextmanager
@@ -60,51 +58,22 @@ def aws_errors(tried: str, *, at: str, action: str) -> Iterator[None]:
         AmazonError: AWS refused, or could not be asked.
         SettingError: The profile or the region is not there.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
 
-    try:
+    def to_error(failure: AmazonFailure) -> AmazonError:
+        return AmazonError(tried, at=at, failure=failure, remedy=failure.remedy or _remedy(failure, action))
+
+    with amazon_failures(to_error, action=action, region_setting=REGION, page=PAGE):
         yield
-    except ClientError as error:
-        raise _refused(tried, at, action, error.response) from error
-    except BotoCoreError as error:
-        raise _not_asked(tried, at, error) from error
 
 
-def _refused(tried: str, at: str, action: str, response: dict[str, Any]) -> AmazonError:
-    code = str(response.get("Error", {}).get("Code", ""))
-    said = f"{code}: {response.get('Error', {}).get('Message', '')}".strip(": ")
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    is_transient = code in THROTTLED or status >= 500  # noqa: PLR2004 - where HTTP's server errors begin
-    return AmazonError(tried, at=at, reason=said, remedy=_remedy(code, action), code=code, is_transient=is_transient)
-
-
-def _remedy(code: str, action: str) -> str:
-    what, setting = ("bucket", BUCKET) if action.startswith("s3:") else ("project", PROJECT)
-    remedies = (
-        (DENIED, f"allow {action} to whoever deploys; docs/how-to/codebuild.md has a policy"),
-        (_STALE, f"your AWS session has expired: {_LOG_IN}"),
-        (_UNKNOWN, "check the AWS credentials, their region and this machine's clock"),
-        (THROTTLED, f"wait a while, or ask AWS for a higher rate of {action}"),
-        (_FULL, "wait until other builds have ended, or ask AWS for more concurrent builds of CodeBuild"),
-        (_ELSEWHERE, f"the bucket is in another region than the builds: correct {BUCKET} or {REGION}"),
-        (MISSING, f"create the {what} (docs/how-to/codebuild.md has a template), or correct {setting} or {REGION}"),
-    )
-    return next((remedy for codes, remedy in remedies if code in codes), "")
-
-
-def _not_asked(tried: str, at: str, error: Exception) -> PrebuiltError:
-    from botocore import exceptions as aws
-
-    reason = str(error)
-    if isinstance(error, aws.ProfileNotFound):
-        return SettingError("AWS_PROFILE", reason=reason, remedy="name a profile of your AWS configuration")
-    if isinstance(error, (aws.NoRegionError, aws.InvalidRegionError)):
-        return SettingError(REGION, reason=reason, remedy=f"set {REGION} or AWS_DEFAULT_REGION")
-    if isinstance(error, (aws.SSOError, aws.SSOTokenLoadError, aws.TokenRetrievalError)):
-        return AmazonError(tried, at=at, reason=reason, remedy=f"your AWS session has expired: {_LOG_IN}")
-    if isinstance(error, (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError)):
-        return AmazonError(tried, at=at, reason=reason, remedy=_LOG_IN)
-    if isinstance(error, (aws.HTTPClientError, aws.ConnectionError)):
-        remedy = f"check {REGION}, the network and the proxy settings"
-        return AmazonError(tried, at=at, reason=reason, remedy=remedy, is_transient=True)
-    return AmazonError(tried, at=at, reason=f"{type(error).__name__}: {reason}")
+def _remedy(failure: AmazonFailure, action: str) -> str:
+    if failure.kind == "missing":
+        what, setting = ("bucket", BUCKET) if action.startswith("s3:") else ("project", PROJECT)
+        return f"create the {what} ({PAGE} has a template), or correct {setting} or {REGION}"
+    if failure.kind == "elsewhere":
+        return f"the bucket is in another region than the builds: correct {BUCKET} or {REGION}"
+    if failure.code == "AccountLimitExceededException":
+        return "wait until other builds have ended, or ask AWS for more concurrent builds of CodeBuild"
+    if failure.code == "InvalidInputException":
+        return find_remedy(_UNFIT, failure.reason, ())
+    return ""

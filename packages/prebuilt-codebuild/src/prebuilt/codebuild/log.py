@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from prebuilt.codebuild.failure import DENIED, MISSING, AmazonError, aws_errors
+from prebuilt.codebuild.failure import AmazonError, aws_errors
 from prebuilt.codebuild.state import LogPlace
+from prebuilt.core.build_service import Cancellation
 
 _LOG = logging.getLogger(__name__)
 _PAGES = 20  # of one look: some 20 MB, so that a torrent of lines does not keep us from looking at the build
@@ -30,16 +31,16 @@ class BuildLog:
         """Show what is new; return whether there was anything."""
         has_news = False
         for _ in range(_PAGES):
-            events = self._next(place)
+            last, events = self._token, self._next(place)
             for event in events:
                 has_news = True
                 self._show(event["message"].rstrip("\r\n"))
-            if not events:
+            if self._token == last:  # the same again is how the end is told: a page in the middle may be empty
                 break
         return has_news
 
-    def finish(self, place: LogPlace | None, *, wait: bool) -> None:
-        """Show the rest of a build that has ended; `wait` for what CloudWatch does not show yet."""
+    def finish(self, place: LogPlace | None, cancellation: Cancellation, *, wait: bool) -> None:
+        """Show the rest of a build that has ended; `wait` for what CloudWatch does not show yet, unless that is cancelled."""
         settling_s = _SETTLING_S if wait else 0.0
         latest_s = time.monotonic() + _LONGEST_S
         quiet_since_s = time.monotonic()
@@ -48,14 +49,15 @@ class BuildLog:
                 quiet_since_s = time.monotonic()
             if time.monotonic() >= min(quiet_since_s + settling_s, latest_s):
                 break
-            time.sleep(_LOOK_S)
+            if cancellation.wait(_LOOK_S):
+                return
         if not self._is_found and not self._is_given_up:
             self._give_up(
                 "its log is not in CloudWatch: the project keeps none there, or its role lacks logs:PutLogEvents"
             )
 
     def _next(self, place: LogPlace | None) -> list[dict[str, Any]]:
-        """Return the next lines, oldest first; none where there are no new ones.
+        """Return the next page of lines, oldest first; it may be empty.
 
         Source: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
         """
@@ -75,13 +77,14 @@ class BuildLog:
         return events
 
     def _failed(self, error: AmazonError, place: LogPlace) -> None:
-        if error.code in MISSING and not self._is_found:
+        is_missing = error.failure.kind == "missing"
+        if is_missing and not self._is_found:
             return  # it is made when the first line is written
-        if error.code in MISSING:
+        if is_missing:
             self._give_up(
                 f"its log is gone: somebody deleted {place.group} or the stream {place.stream}. The build goes on"
             )
-        elif error.code in DENIED or not error.is_transient:
+        elif not error.failure.is_transient:
             self._give_up(f"its log is not shown, and the build goes on: {error}")
         else:
             _LOG.debug("the log could not be read; the next look may work", exc_info=True)

@@ -78,7 +78,7 @@ class CodeBuildRun:
                 progress.note(f"CodeBuild: {console_link(build.arn)}")
                 log = BuildLog(self.clients.logs, output, progress.note)
                 ended = self._follow(build, log, output, progress)
-            log.finish(ended.log, wait=ended.status != "SUCCEEDED")
+            log.finish(ended.log, self.cancellation, wait=ended.status != "SUCCEEDED")
         return self._result(ended, output)
 
     def _start(self, key: str) -> BuildState:
@@ -94,7 +94,7 @@ class CodeBuildRun:
                 with aws_errors("start a build", at=self._project, action="codebuild:StartBuild"):
                     return BuildState.parse(self.clients.codebuild.start_build(**parameters)["build"])
             except AmazonError as error:
-                wait_s = next(waits_s, None) if error.is_transient else None
+                wait_s = next(waits_s, None) if error.failure.is_transient else None
                 if wait_s is None:
                     raise
                 self.cancellation.wait(wait_s)
@@ -183,7 +183,7 @@ class _Patient:
         try:
             state = self._ask()
         except AmazonError as error:
-            if not error.is_transient:
+            if not error.failure.is_transient:
                 raise
             if self._failing_since_s is None:
                 self._failing_since_s = time.monotonic()

@@ -42,6 +42,7 @@ def start_parameters(job: BuildJob, config: CodeBuildConfig, *, key: str, token:
         "timeoutInMinutesOverride": _minutes(config.timeout_s, _TIMEOUT_MINUTES),
         "queuedTimeoutInMinutesOverride": _minutes(config.timeout_s, _QUEUED_MINUTES),
         "privilegedModeOverride": True,  # the engine inside needs it
+        "autoRetryLimitOverride": 0,  # a second build would find no context
         **_environment(job, config),
     }
     if not config.uses_own_buildspec:
