@@ -96,7 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prebuilt-bench-")))
-        host = stack.enter_context(distribution_registry(folder / "registry"))
+        host = stack.enter_context(distribution_registry(folder / "registry", release="current"))
         base = push_base(host)
         bench = Bench(environment=options.environment, folder=folder, host=host, base=base)
         if "buildkit" in options.against:

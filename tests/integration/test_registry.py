@@ -34,10 +34,11 @@ BLOB = random.Random(7).randbytes((5 << 20) + 11)  # noqa: S311 - any bytes that
 SETTINGS = Settings({"HOME": "/nowhere"}, {})
 
 
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A registry for the tests of this file."""
-    with wanted_engine(), distribution_registry(tmp_path_factory.mktemp("registry")) as running:
+@pytest.fixture(scope="module", params=["installed", "current"])
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry for the tests of this file: of release 2, and of release 3."""
+    folder = tmp_path_factory.mktemp("registry")
+    with wanted_engine(), distribution_registry(folder, release=request.param) as running:
         yield running
 
 

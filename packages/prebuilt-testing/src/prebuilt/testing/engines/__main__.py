@@ -10,12 +10,21 @@ from prebuilt.testing.engines.docker_release import DockerRelease
 from prebuilt.testing.engines.kaniko import kaniko_executor
 from prebuilt.testing.engines.kubernetes.programs import kubernetes_programs
 from prebuilt.testing.engines.process import EngineError
+from prebuilt.testing.engines.registry import registry_program
 
 
 def main() -> int:
     """Get every engine that can be got, the quick ones first; return 1 if one cannot."""
     problems = []
-    for get in (DockerRelease.current, emulator, buildkit_programs, kubernetes_programs, kaniko_executor):
+    engines = (
+        DockerRelease.current,
+        emulator,
+        registry_program,
+        buildkit_programs,
+        kubernetes_programs,
+        kaniko_executor,
+    )
+    for get in engines:
         try:
             get()
         except EngineError as error:
