@@ -17,21 +17,27 @@ from typing import Any
 
 import pytest
 
+from prebuilt.core.build_service import DockerBuildService
 from prebuilt.core.lock import Lock
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
+from prebuilt.core.spec import BaseImage
 from prebuilt.ecr import ECRRegistry
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.reference import parse_reference
 from prebuilt.oci.transport import close_connections
-from prebuilt.testing.amazon_ecr import HOST
+from prebuilt.testing.amazon_ecr import ACCOUNT, HOST, REGION
 from prebuilt.testing.base_image import BaseContents, push_base_image
-from prebuilt.testing.engines.aws import Amazon, amazon_cloud
+from prebuilt.testing.conformance.materials import Materials, RecordingProgress, push_runnable_base
+from prebuilt.testing.conformance.stage import SuiteStage
+from prebuilt.testing.engines.aws import OTHER_REGION, Amazon, amazon_cloud
 from prebuilt.testing.engines.wanted import wanted_engine
+from prebuilt.testing.python_index import PackageIndex
 from prebuilt.testing.validate import ImageReport, validate
 
 FLOWS = Path(__file__).parent / "flows"
 BASES = f"{HOST}/bases"
+OTHER_ACCOUNT = "210987654321"
 PREFIX = "/opt/prebuilt/env"
 OWNERS = ("user", "owner")
 PATIENCE_S = 1200.0
@@ -40,7 +46,7 @@ LIMIT = 8192
 
 
 @contextmanager
-def configured(environ: Mapping[str, str]) -> Iterator[None]:
+def configured_as(environ: Mapping[str, str]) -> Iterator[None]:
     """Have this process configured as a user's in the body."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
@@ -172,7 +178,7 @@ class Judge:
     def image(self, reference: str, base: str) -> ImageReport:
         """Return an image of the registry, all of it read and checked; the tag `base` is what it stands on."""
         if reference not in self.images:
-            with configured(self.environ):
+            with configured_as(self.environ):
                 image = parse_reference(reference)
                 below = validate(open_repository(BASES), base)
                 self.images[reference] = validate(open_repository(image.repository), image.identifier, base=below)
@@ -181,7 +187,7 @@ class Judge:
     def lock(self, image: ImageReport) -> Lock:
         """Return the lock that an image was made of, which is kept in the registry."""
         requirements = image.config.labels["metaflow-prebuilt.requirements"]
-        with configured(self.environ):
+        with configured_as(self.environ):
             return Lock.parse(ECRRegistry(Settings.load()).documents().get(f"lock-{requirements}"))
 
     def check(self, task: Task, *, base: str = "python") -> None:
@@ -226,12 +232,61 @@ def push_base(environ: Mapping[str, str]) -> Callable[..., str]:
     """Return a function that pushes a base image with this process's Python to the registry; the names are tags."""
 
     def push(tag: str, **contents: Any) -> str:
-        with configured(environ):
+        with configured_as(environ):
             platforms = [Platform.parse("linux/amd64")]
             made = BaseContents(with_bytecode=True, **contents)  # a job starts Python five times
             return push_base_image(open_repository(BASES), tag=tag, platforms=platforms, contents=made)
 
     return push
+
+
+@pytest.fixture
+def configured(environ: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Configure this process for the cloud; the registry's repositories are the test's own, and are not there yet."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "METAFLOW_"))]:
+        monkeypatch.delenv(name)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("METAFLOW_PREBUILT_IMAGE_NAMESPACE", f"of/{tmp_path.name.lower().strip('_')}")
+    yield
+    close_connections()
+
+
+@pytest.fixture(scope="session")
+def distant_base(environ: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> BaseImage:
+    """Push a base image in which build stages run to a registry of another account, in another region."""
+    host = HOST.replace(ACCOUNT, OTHER_ACCOUNT).replace(REGION, OTHER_REGION)
+    with configured_as(environ):
+        return push_runnable_base(open_repository(f"{host}/bases"), tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def build_in_ecr(
+    configured: None, distant_base: BaseImage, tmp_path: Path
+) -> Iterator[Callable[[DockerBuildService], None]]:
+    """Return what has a builder make an image on that base, and looks at what is pushed and at what was said."""
+    del configured
+    registry, progress = ECRRegistry(), RecordingProgress()
+    with PackageIndex().serving() as index:
+        materials = Materials(
+            index=index,
+            folder=tmp_path / "wheels",
+            target=open_repository(registry.repository, registry.credentials_source),
+            base=distant_base,
+            stage=SuiteStage(),
+        )
+
+        def build(builder: DockerBuildService) -> None:
+            spec = materials.spec(materials.wheel("one"))
+            tag = registry.push_tag(spec.env_id)
+            credentials = registry.credentials(tag)
+            request = materials.request(spec, tag=tag.rpartition(":")[2], credentials=credentials)
+            built = builder.build(request, progress)
+            assert registry.resolve(tag) == built
+            validate(materials.target, built.digest, foreign=True)
+            assert not any(credentials.secret in text for text in progress.texts)
+
+        yield build
 
 
 @pytest.fixture(scope="session")

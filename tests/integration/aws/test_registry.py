@@ -1,35 +1,20 @@
-"""The registry ``ecr`` in front of a real registry, and what Docker pushes there."""
+"""The registry ``ecr`` in front of a real registry, and what Docker's builders pull and push there."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from prebuilt.buildx import BuildxBuildService
 from prebuilt.docker import LocalDockerBuildService
 from prebuilt.ecr import ECRRegistry
 from prebuilt.oci.open import open_repository
-from prebuilt.oci.transport import close_connections
 from prebuilt.testing.conformance import RegistryContract
-from prebuilt.testing.conformance.materials import Materials, RecordingProgress, push_runnable_base
-from prebuilt.testing.conformance.stage import SuiteStage
-from prebuilt.testing.python_index import PackageIndex
-from prebuilt.testing.registry import InMemoryRegistry
-from prebuilt.testing.validate import validate
+from prebuilt.testing.engines.aws import reaching
+from prebuilt.testing.engines.buildkit import buildkit_daemon
+from prebuilt.testing.engines.buildx import remote_builder
+from prebuilt.testing.engines.process import EngineError
 
 pytestmark = [pytest.mark.aws, pytest.mark.usefixtures("configured")]
-
-
-@pytest.fixture
-def configured(environ, tmp_path, monkeypatch):
-    """Configure this process for the cloud; the registry's repositories are the test's own, and are not there yet."""
-    for name in [name for name in os.environ if name.startswith(("AWS_", "METAFLOW_"))]:
-        monkeypatch.delenv(name)
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("METAFLOW_PREBUILT_IMAGE_NAMESPACE", f"of/{tmp_path.name.lower().strip('_')}")
-    yield
-    close_connections()
 
 
 class TestECRRegistry(RegistryContract):
@@ -47,24 +32,38 @@ class TestECRRegistry(RegistryContract):
         return ECRRegistry()
 
 
-def test_docker_pushes_without_a_login(amazon, tmp_path, monkeypatch):
-    """The builder docker pushes with the password that the registry hands it: nobody has logged in."""
+@pytest.fixture
+def docker(amazon, configured, distant_base, monkeypatch):
+    """Have this process use the cloud's engine, which does not have the base, and in whose configuration nobody logs in."""
+    del configured
+    base = f"{distant_base.repository}@{distant_base.digest}"
+    with pytest.raises(EngineError, match="no basic auth credentials"):
+        amazon.docker.ask("pull", base)
     for name, value in amazon.docker.environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("METAFLOW_PREBUILT_DOCKER_BUILD_NETWORK", "host")
-    registry = ECRRegistry()
-    with PackageIndex().serving() as index, InMemoryRegistry() as others:
-        materials = Materials(
-            index=index,
-            folder=tmp_path / "wheels",
-            target=open_repository(registry.repository, registry.credentials_source),
-            base=push_runnable_base(open_repository(others.repository("base")), tmp_path / "base"),
-            stage=SuiteStage(),
-        )
-        spec = materials.spec(materials.wheel("one"))
-        tag = registry.push_tag(spec.env_id)
-        request = materials.request(spec, tag=tag.rpartition(":")[2], credentials=registry.credentials(tag))
-        built = LocalDockerBuildService().build(request, RecordingProgress())
-        assert registry.resolve(tag) == built
-        validate(materials.target, built.digest, foreign=True)
+    yield amazon.docker
+    if amazon.docker.ask("images", "--quiet", "--digests", distant_base.repository):
+        amazon.docker.ask("rmi", base)
     assert "auth" not in (amazon.docker.config / "config.json").read_text()
+
+
+@pytest.mark.parametrize("way", ["classic", "buildkit"])
+@pytest.mark.usefixtures("docker")
+def test_docker_needs_no_login(build_in_ecr, monkeypatch, way):
+    """Both of Docker's builders pull a base of another account and region, and push, with passwords that they are handed."""
+    monkeypatch.setenv("METAFLOW_PREBUILT_DOCKER_BUILDER", way)
+    build_in_ecr(LocalDockerBuildService())
+
+
+def test_buildx_needs_no_login(amazon, docker, build_in_ecr, monkeypatch, tmp_path):
+    """A BuildKit elsewhere is handed the same passwords, and keeps its cache in the registry with them."""
+    trust = reaching(amazon.proxy, amazon.certificate)
+    with (
+        buildkit_daemon(tmp_path / "buildkit", registry="127.0.0.1:5000", environ=trust) as buildkit,
+        remote_builder(docker, buildkit) as name,
+    ):
+        monkeypatch.setenv("METAFLOW_PREBUILT_BUILDX_BUILDER", name)
+        monkeypatch.setenv("METAFLOW_PREBUILT_BUILDX_CACHE", "on")
+        build_in_ecr(BuildxBuildService())
+    assert open_repository(ECRRegistry().repository).resolve("buildcache")

@@ -1,4 +1,4 @@
-"""An HTTP proxy on loopback through which a server of a test is reached by the host name of a real one, over TLS."""
+"""An HTTP proxy through which a server of a test is reached by the host name of a real one, over TLS."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class ConnectProxy:
         self.url = ""
 
     @contextlib.contextmanager
-    def serving(self) -> Iterator[ConnectProxy]:
-        """Serve on a free port of 127.0.0.1; :attr:`url` is what ``HTTPS_PROXY`` has to be."""
+    def serving(self, address: str = "127.0.0.1") -> Iterator[ConnectProxy]:
+        """Serve on a free port of `address`; :attr:`url` is what ``HTTPS_PROXY`` has to be."""
         handler = type("Handler", (_Handler,), {"proxy": self})
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        with ThreadingHTTPServer((address, 0), handler) as server:
             server.daemon_threads = True
             server.block_on_close = False
             thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
             thread.start()
-            self.url = f"http://127.0.0.1:{server.server_port}"
+            self.url = f"http://{address}:{server.server_port}"
             try:
                 yield self
             finally:

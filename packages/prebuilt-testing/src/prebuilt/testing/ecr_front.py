@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from prebuilt.testing.registry_auth import RegistryAuth
+from prebuilt.testing.amazon_ecr import Passwords
 
 _PIECE_BYTES = 1 << 16
 _REPOSITORY = re.compile(r"/v2/(?P<name>.+?)/(?:blobs|manifests|tags|referrers)/")
@@ -27,12 +27,12 @@ class ECRFront:
 
     Attributes:
         registry: ``host:port`` of the registry behind, which speaks plain HTTP.
-        auth: Says whose password is good.
+        passwords: Those that open it.
         has_repository: Says whether a repository was made; ECR makes none by itself.
     """
 
     registry: str
-    auth: RegistryAuth
+    passwords: Passwords
     has_repository: Callable[[str], bool]
 
     @contextlib.contextmanager
@@ -78,10 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         asked = _REPOSITORY.match(self.path)
         name = asked["name"] if asked else ""
-        action = "pull" if self.command in {"GET", "HEAD"} else "push"
         shown = self.headers.get("Authorization")
-        if not self.front.auth.allows(shown, name, action):
-            self._refuse(self.front.auth.refuses_with if shown else 401, "DENIED" if shown else "UNAUTHORIZED")
+        if not self.front.passwords.opens(self.headers["Host"], shown):
+            self._refuse(self.front.passwords.refuses_with if shown else 401, "DENIED" if shown else "UNAUTHORIZED")
         elif name and not self.front.has_repository(name):
             self._refuse(404, "NAME_UNKNOWN")
         else:

@@ -24,6 +24,9 @@ from prebuilt.testing.engines.process import free_port, running
 from prebuilt.testing.engines.registry import distribution_registry
 
 COMPUTE_ENVIRONMENT = "nodes"
+OTHER_REGION = "us-east-1"
+"""Where ECR's registry is, too."""
+
 _BUCKET, _ROLE, _QUEUE, _TABLE = "metaflow", "tasks", "steps", "foreach"
 _LOG_GROUP = "/aws/batch/job"
 _STATUSES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED")
@@ -120,11 +123,11 @@ def amazon_cloud(folder: Path) -> Iterator[Amazon]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     certificate = folder / "amazon.pem"
-    make_certificate(certificate, f"*.dkr.ecr.{REGION}.amazonaws.com")
+    make_certificate(certificate, *(f"*.dkr.ecr.{region}.amazonaws.com" for region in (REGION, OTHER_REGION)))
     with (
         ConnectProxy("", hosts="*.dkr.ecr.*.amazonaws.com").serving() as proxy,
         distribution_registry(folder / "registry") as registry,
-        docker_engine("current", environ=_reaching(proxy, certificate)) as docker,
+        docker_engine("current", buildx=True, environ=reaching(proxy, certificate)) as docker,
         _closed_network(docker) as (network, address),
     ):
         port, door = free_port(), free_port()
@@ -152,7 +155,7 @@ def amazon_cloud(folder: Path) -> Iterator[Amazon]:
             yield amazon
 
 
-def _reaching(proxy: ConnectProxy, certificate: Path) -> dict[str, str]:
+def reaching(proxy: ConnectProxy, certificate: Path) -> dict[str, str]:
     """Return what a daemon needs in its environment to reach ECR's registry by its name."""
     return {
         "HTTPS_PROXY": proxy.url,

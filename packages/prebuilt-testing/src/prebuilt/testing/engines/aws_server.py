@@ -69,7 +69,7 @@ def _front(registry: str, certificate: Path, port: int) -> Iterator[Passwords]:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, certificate.with_suffix(".key"))
     passwords = Passwords(scheme="basic", refuses_with=403)
-    front = ECRFront(registry=registry, auth=passwords, has_repository=has_repository)
+    front = ECRFront(registry=registry, passwords=passwords, has_repository=has_repository)
     with ecr_of_moto(passwords), front.serving(tls, port):
         yield passwords
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +55,13 @@ def _build(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def buildkit_daemon(folder: Path, *, registry: str) -> Iterator[BuildKit]:
+def buildkit_daemon(folder: Path, *, registry: str, environ: Mapping[str, str] | None = None) -> Iterator[BuildKit]:
     """Give a daemon whose state is below `folder` and that speaks plain HTTP with `registry`. Needs root.
+
+    Args:
+        folder: Need not exist.
+        registry: ``host:port``.
+        environ: What the daemon's environment has beside ours: a proxy, authorities to trust.
 
     Raises:
         EngineError: BuildKit cannot be built, runc is not installed, or the daemon does not start.
@@ -73,5 +79,6 @@ def buildkit_daemon(folder: Path, *, registry: str) -> Iterator[BuildKit]:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     command = [str(programs / "buildkitd"), "--config", str(config)]
-    with running(command, log=folder / "buildkitd.log", ready=answers):
+    own = {**os.environ, **(environ or {})}
+    with running(command, log=folder / "buildkitd.log", ready=answers, environ=own):
         yield BuildKit(buildctl=buildctl, address=address)
