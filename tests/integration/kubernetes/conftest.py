@@ -29,6 +29,7 @@ from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.validate import ImageReport, validate
 
 FLOWS = Path(__file__).parent / "flows"
+ROLES = Path(__file__).parents[3] / "docs" / "how-to" / "kubernetes-roles.yaml"
 PREFIX = "/opt/prebuilt/env"
 PATIENCE_S = 300.0
 
@@ -50,7 +51,7 @@ class Pod:
     @property
     def seen(self) -> dict[str, Any]:
         """What its task showed of where it ran."""
-        return dict(json.loads(re.findall(r"seen: (.*)", self.log)[-1]))
+        return Judge.seen_in(self.log)[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,10 @@ class Place:
     def having(self, **variables: str) -> Place:
         """Return the place with more configured."""
         return replace(self, variables={**self.variables, **variables})
+
+    def as_user(self, name: str, *roles: str) -> Place:
+        """Return the place of a user who has `roles` of those that are documented, and may do nothing else in the cluster."""
+        return self.having(KUBECONFIG=str(self.namespace.user(name, ROLES, *roles)))
 
     def run(self, flow: str, *arguments: str) -> Outcome:
         """Run a flow's command line to its end."""
@@ -140,15 +145,24 @@ class Judge:
 
     def check(self, pod: Pod, *, base: str) -> None:
         """Check that a pod ran what was pushed, and that its task found there what is locked, and got nothing itself."""
-        repository = self.settings.get("PREBUILT_REGISTRY")
-        assert re.fullmatch(rf"{re.escape(str(repository))}@sha256:[0-9a-f]{{64}}", pod.image)
         assert pod.status["containerStatuses"][0]["imageID"] == pod.image
-        lock, seen = self.lock(self.image(pod.image, base=base)), pod.seen
+        self.check_task(pod.image, pod.seen, base=base)
+
+    def check_task(self, image: str, seen: Mapping[str, Any], *, base: str) -> None:
+        """Check the same by the image that a task ran in, and by what it saw there."""
+        repository = self.settings.get("PREBUILT_REGISTRY")
+        assert re.fullmatch(rf"{re.escape(str(repository))}@sha256:[0-9a-f]{{64}}", image)
+        lock = self.lock(self.image(image, base=base))
         assert set(seen["packages"]) >= {f"{each.name}=={each.version}" for each in lock.packages}
-        assert seen["image"] == pod.image
+        assert seen["image"] == image
         assert seen["python"] == f"{PREFIX}/bin/python"
         assert seen["newest"] == 0
         assert not {"pip", "conda", "micromamba", "uv"} & set(seen["commands"])
+
+    @staticmethod
+    def seen_in(log: str) -> list[dict[str, Any]]:
+        """Return what each task that printed to `log` showed of where it ran, in order."""
+        return [dict(json.loads(line)) for line in re.findall(r"seen: (.*)", log)]
 
     def _open(self, name: str) -> Any:
         return open_repository(name, settings=self.settings)
@@ -205,11 +219,12 @@ def place(
     with cluster_namespace(cluster) as namespace:
         keys = [f"--from-literal={name}={value}" for name, value in store.keys.items()]
         namespace.kubectl("create", "secret", "generic", "store", *keys)
-        yield Place(
+        place = Place(
             folder=tmp_path,
             namespace=namespace,
             variables={**environ, "METAFLOW_KUBERNETES_NAMESPACE": namespace.name},
         )
+        yield place.as_user("runner", "metaflow-run")
 
 
 @pytest.fixture(scope="session")

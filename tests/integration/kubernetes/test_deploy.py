@@ -1,13 +1,14 @@
-"""Flows that are deployed: to Argo Workflows, whose containers are run in order, and to Airflow."""
+"""Flows that are deployed: to Argo Workflows, whose containers are run in order, and to a real Airflow."""
 
 from __future__ import annotations
 
 import json
-import runpy
 
 import pytest
 
-from prebuilt.testing.engines.kubernetes.argo import Workflow
+from prebuilt.testing.engines.airflow import airflow
+from prebuilt.testing.engines.kubernetes.argo import Workflow, define_argo
+from prebuilt.testing.engines.wanted import wanted_engine
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.metaflow, pytest.mark.slow]
 
@@ -18,6 +19,12 @@ def manifest(outcome):
     """Return the workflow template that a command printed below its progress."""
     assert outcome.code == 0, outcome.text
     return json.loads(outcome.text[outcome.text.index("\n{\n") :])
+
+
+def kept(place, kind):
+    """Return the only object of a kind that the cluster has in the place's namespace."""
+    (found,) = json.loads(place.namespace.kubectl("get", kind, "--output=json"))["items"]
+    return found
 
 
 def containers(template):
@@ -59,11 +66,28 @@ def test_each_kind_of_node_gets_its_image(fleet_place, judge, push_base):
         assert json.loads(found[name]["podSpecPatch"])["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
 
 
+@pytest.fixture(scope="module")
+def argo(cluster):
+    """Have the cluster know Argo's resources."""
+    define_argo(cluster)
+
+
+@pytest.mark.usefixtures("argo")
 def test_the_containers_of_a_workflow_run(place, judge, push_base, cluster_base):
-    """Each template runs in its image: the parameter arrives, artifacts pass, nothing is installed; so does the exit hook."""
+    """What `create` and `trigger` leave in the cluster runs, each template in its image; so does the exit hook.
+
+    The parameter arrives, artifacts pass, nothing is installed. Who deploys, also again, has the documented Role.
+    """
     other = push_base("other", layers=2)
-    template = manifest(place.having(TEST_OTHER_BASE=other).run("pair", *ARGO))
-    workflow = Workflow.submit(template, place.namespace, place.folder / "out", word='"two words"')
+    deployer = place.having(TEST_OTHER_BASE=other).as_user("deployer", "metaflow-argo")
+    for command in (["create"], ["create"], ["trigger", "--word", "two words"]):
+        outcome = deployer.run("pair", "argo-workflows", *command)
+        assert outcome.code == 0, outcome.text
+    assert "image" not in outcome.text  # to trigger bakes nothing
+    template, triggered = kept(place, "workflowtemplates"), kept(place, "workflows")
+    assert triggered["spec"]["workflowTemplateRef"] == {"name": template["metadata"]["name"]}
+    given = {each["name"]: each["value"] for each in triggered["spec"]["arguments"]["parameters"]}
+    workflow = Workflow.submit(template, place.namespace, place.folder / "out", **given)
     workflow.run()
     start, end = place.pods()
     judge.check(start, base=other)
@@ -76,23 +100,43 @@ def test_the_containers_of_a_workflow_run(place, judge, push_base, cluster_base)
     assert "Error (exit code 1)" in said
 
 
-def test_airflow_is_given_the_same_images(fleet_place, judge, push_base):
-    """The DAG file has the image of each step by digest, as deployed to Argo, and the node selector."""
+@pytest.fixture
+def make_dag(place, cluster_base):
+    """Return what deploys a flow to an Airflow whose workers have the documented Role."""
+    kubeconfig = place.as_user("airflow", "metaflow-airflow").variables["KUBECONFIG"]
+
+    def make_dag(deployer, flow):
+        known = deployer.having(METAFLOW_AIRFLOW_KUBERNETES_KUBECONFIG_FILE=kubeconfig)
+        outcome = known.run(flow, "airflow", "create", "dag.py")
+        assert outcome.code == 0, outcome.text
+        with wanted_engine():
+            return airflow(place.folder / "airflow", dag=place.folder / "dag.py", sidecar=cluster_base)
+
+    return make_dag
+
+
+def test_airflow_runs_the_same_images(place, make_dag, judge, push_base, cluster_base):
+    """Airflow runs each task in a pod of its image: the parameter arrives, artifacts pass, nothing is installed."""
+    other = push_base("other", layers=2)
+    dag = make_dag(place.having(TEST_OTHER_BASE=other), "pair")
+    ended = dag.run(word="two words")
+    assert ended.state == "success", ended.log
+    start, end = judge.seen_in(ended.log)
+    judge.check_task(start["image"], start, base=other)
+    judge.check_task(end["image"], end, base=cluster_base)
+    assert (start["word"], end["word"]) == ("two words", "two wordstwo words")
+    # Airflow deletes its pods. Which images the node started them with, events say.
+    events = json.loads(place.namespace.kubectl("get", "events", "--field-selector=reason=Pulled", "--output=json"))
+    messages = " ".join(event["message"] for event in events["items"])
+    assert all(f'"{task["image"]}"' in messages for task in (start, end))
+
+
+def test_airflow_makes_the_same_pods(fleet_place, make_dag):
+    """The pod of each step has the image that is deployed to Argo, its node selector and its GPU."""
     deployed = containers(manifest(fleet_place.run("fleet", *ARGO)))
-    outcome = fleet_place.run("fleet", "airflow", "create", "dag.py")
-    assert outcome.code == 0, outcome.text
-    assert "image is there" in outcome.text
-    text = (fleet_place.folder / "dag.py").read_text()
-    states = runpy.run_path(str(_config_alone(fleet_place.folder, text)))["CONFIG"]["states"]
-    asked = {name: state["operator_args"] for name, state in states.items()}
-    assert {name: each["image"] for name, each in asked.items()} == {
+    pods = {name: pod["spec"] for name, pod in make_dag(fleet_place, "fleet").pods().items()}
+    assert {name: pod["containers"][0]["image"] for name, pod in pods.items()} == {
         name: deployed[name]["container"]["image"] for name in ("start", "arm", "train", "end")
     }
-    assert asked["arm"]["node_selector"] == {"kubernetes.io/arch": "arm64"}
-
-
-def _config_alone(folder, text):
-    """Return a file with the first statement of a DAG file, which is data; the rest needs Airflow."""
-    file = folder / "config.py"
-    file.write_text(next(line for line in text.splitlines() if line.startswith("CONFIG = ")))
-    return file
+    assert pods["arm"]["nodeSelector"] == {"kubernetes.io/arch": "arm64"}
+    assert pods["train"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}

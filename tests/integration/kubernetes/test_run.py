@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
+from dataclasses import replace
 
 import pytest
 
@@ -33,8 +34,23 @@ def test_a_flow_runs_with_kubernetes(place, judge, cluster_base):
     assert len({square.image for square in squares}) == 1
 
 
-def test_steps_choose_their_base_and_nodes_log_in(place, cluster, push_base):
-    """A static `@kubernetes(image=…)` is a base; pull secrets by name open a registry that is closed to everybody else."""
+@pytest.fixture
+def gpu(cluster):
+    """Have the node say that it has a GPU, which the kubelet believes: https://kubernetes.io/docs/tasks/administer-cluster/extended-resource-node/."""
+    node = cluster.kubectl("get", "nodes", "--output=name")
+    for count in ("1", None):
+        status = {"capacity": {"nvidia.com/gpu": count}, "allocatable": {"nvidia.com/gpu": count}}
+        cluster.kubectl(
+            "patch", node, "--subresource=status", "--type=merge", "--patch", json.dumps({"status": status})
+        )
+        if count:
+            yield
+
+
+@pytest.mark.usefixtures("gpu")
+def test_steps_choose_their_base_and_nodes_log_in(place, cluster, judge, push_base):
+    """A static `@kubernetes(image=…)` is a base, a GPU step has its own; pull secrets open a registry that is closed to others."""
+    other, with_cuda = push_base("other", layers=2), push_base("gpu", layers=3)
     with InMemoryRegistry(auth=RegistryAuth(scheme="basic", users={"robot": "hush"})) as closed:
         cluster.mirror(closed.host, f"http://{closed.host}")
         login = ("--docker-username=robot", "--docker-password=hush", f"--docker-server={closed.host}")
@@ -44,17 +60,21 @@ def test_steps_choose_their_base_and_nodes_log_in(place, cluster, push_base):
         place.folder.joinpath("docker", "config.json").write_bytes(b64decode(secret))
         private = place.having(
             DOCKER_CONFIG=str(place.folder / "docker"),
+            METAFLOW_PREBUILT_GPU_BASE_IMAGE=with_cuda,
             METAFLOW_PREBUILT_IMAGE_PULL_SECRETS="regcred",
             METAFLOW_PREBUILT_REGISTRY=f"{closed.host}/private",
-            TEST_OTHER_BASE=push_base("other", layers=2),
+            TEST_GPUS="1",
+            TEST_OTHER_BASE=other,
         )
         outcome = private.run("pair", "run", "--word", "ab")
-    assert outcome.code == 0, outcome.text
-    (start,), (end,) = outcome.of("start"), outcome.of("end")
+        assert outcome.code == 0, outcome.text
+        (start,), (end,) = outcome.of("start"), outcome.of("end")
+        judge_of_closed = replace(judge, settings=private.settings, images={})
+        judge_of_closed.check(start, base=other)
+        judge_of_closed.check(end, base=with_cuda)
     assert (start.seen["word"], end.seen["word"]) == ("ab", "abab")
-    assert start.image != end.image
+    assert end.spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     for pod in outcome.pods:
-        assert pod.image.startswith(f"{closed.host}/private@sha256:")
         assert pod.spec["imagePullSecrets"] == [{"name": "regcred"}]
 
 

@@ -1,11 +1,13 @@
-"""Two steps that are sent to the cluster where they are written, one on a base image of its own."""
+"""Two steps that are sent to the cluster where they are written, one on a base image of its own, one with a GPU if there is one."""
 
 import os
 
 from metaflow import FlowSpec, Parameter, kubernetes, pypi_base, step
 from surroundings import show
 
-OTHER_BASE = os.environ.get("TEST_OTHER_BASE", "")  # where the flow is deployed
+# Where the flow is deployed.
+OTHER_BASE = os.environ.get("TEST_OTHER_BASE", "")
+GPUS = os.environ.get("TEST_GPUS")
 
 
 @pypi_base(packages={"six": "1.16.0"})
@@ -21,7 +23,7 @@ class PairFlow(FlowSpec):
         show(word=self.word)
         self.next(self.end)
 
-    @kubernetes
+    @kubernetes(gpu=GPUS)
     @step
     def end(self):
         show(word=self.doubled)

@@ -1,4 +1,4 @@
-"""Argo's workflow templates, run without Argo: a pod for each task, one after the other.
+"""Argo's workflow templates, kept by a cluster that knows Argo's resources, and run without Argo: a pod for each task, one after the other.
 
 What is understood is what linear flows need: a DAG of templates with containers, parameters, outputs that are files.
 """
@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.kubernetes.namespace import Namespace
 from prebuilt.testing.engines.process import EngineError
 
+_GROUP, _VERSION = "argoproj.io", "v1alpha1"
+_KINDS = ("WorkflowTemplate", "Workflow", "CronWorkflow", "Sensor")
 _EXPRESSION = re.compile(r"\{\{(.*?)\}\}")
 _TO_BASE64 = re.compile(r"=toBase64\((.*)\)")
 _TIMEOUT_S = 240.0
@@ -102,6 +105,40 @@ class Workflow:
             for task in ready:
                 yield task
                 done.add(task["name"])
+
+
+def define_argo(cluster: KubernetesCluster) -> None:
+    """Have a cluster keep what Argo Workflows and Argo Events are told; nothing acts on it. It is done once for a cluster.
+
+    Raises:
+        EngineError: The cluster refused, or does not serve them.
+    """
+    path = "apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    for kind in _KINDS:
+        cluster.api.ask("POST", path, _definition(kind))
+    cluster.kubectl(
+        "wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{_plural(k)}.{_GROUP}" for k in _KINDS)
+    )
+
+
+def _definition(kind: str) -> dict[str, Any]:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": _VERSION, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{_plural(kind)}.{_GROUP}"},
+        "spec": {
+            "group": _GROUP,
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": _plural(kind)},
+            "versions": [version],
+        },
+    }
+
+
+def _plural(kind: str) -> str:
+    return f"{kind.lower()}s"
 
 
 def _needed(task: Mapping[str, Any]) -> set[str]:

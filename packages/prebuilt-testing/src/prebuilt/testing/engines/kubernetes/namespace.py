@@ -46,6 +46,15 @@ class Namespace:
         api.ask("POST", f"{rbac}/rolebindings", {**metadata, "roleRef": role, "subjects": [subject]})
         return self.login(name)
 
+    def user(self, name: str, manifest: Path, *roles: str) -> Path:
+        """Make a service account that has `roles` of a manifest; return the kubeconfig of a user who is it."""
+        self.kubectl("apply", f"--filename={manifest}")
+        self.kubectl("create", "serviceaccount", name)
+        for role in roles:
+            account = f"--serviceaccount={self.name}:{name}"
+            self.kubectl("create", "rolebinding", f"{name}-{role}", f"--role={role}", account)
+        return self.login(name)
+
     def login(self, account: str) -> Path:
         """Return a kubeconfig of a user who is a service account that is there."""
         path = f"api/v1/namespaces/{self.name}/serviceaccounts/{account}/token"

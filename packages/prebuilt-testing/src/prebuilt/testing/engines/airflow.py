@@ -1,0 +1,130 @@
+"""A real Airflow in an environment of its own: it reads a DAG file, and runs the DAG, each task as a pod of a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prebuilt.testing.engines.cache import kept
+from prebuilt.testing.engines.process import EngineError
+
+VERSION = "2.11.2"
+# The last ones with the module that Metaflow's DAG files import.
+_PROVIDER = "apache-airflow-providers-cncf-kubernetes<10"
+_NEWEST_PYTHON = (3, 12)
+_PROGRAM = Path(__file__).with_name("airflow_program.py")
+_DATABASE = "airflow.db"
+_TIMEOUT_S = 240.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AirflowRun:
+    """A run of a DAG that has ended: its state, and what Airflow and the pods printed."""
+
+    state: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Airflow:
+    """An Airflow with one DAG file and a database of its own. There is no server, and nothing to stop.
+
+    Attributes:
+        python: The interpreter that has it.
+        dag: The file.
+        home: Its folder.
+        sidecar: Image, with a shell, of the container beside each task that takes what the task hands on.
+    """
+
+    python: Path
+    dag: Path
+    home: Path
+    sidecar: str
+
+    def pods(self) -> dict[str, Any]:
+        """Return the pod that Airflow makes of each task, by the task's name.
+
+        Raises:
+            EngineError: It cannot read the file.
+        """
+        pods, _ = self._do("pods", {})
+        return dict(pods)
+
+    def run(self, **parameters: object) -> AirflowRun:
+        """Run the DAG to its end.
+
+        Raises:
+            EngineError: It cannot read the file, or does not end.
+        """
+        state, log = self._do("run", parameters)
+        return AirflowRun(state=state, log=log)
+
+    def _do(self, what: str, parameters: Mapping[str, object]) -> tuple[Any, str]:
+        answer = self.home / "answer.json"
+        command = [self.python, "-I", _PROGRAM, what, self.dag, answer, json.dumps(parameters)]
+        tried = f"have Airflow {VERSION} do {what} for {self.dag}"
+        try:
+            done = subprocess.run(
+                command, env=self._environ, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise EngineError(tried, reason=f"it did not end in {_TIMEOUT_S:.0f} s: {error.stdout!r}") from error
+        if done.returncode:
+            raise EngineError(tried, reason=f"{done.stdout}{done.stderr}"[-4000:])
+        return json.loads(answer.read_text(encoding="utf-8")), done.stdout + done.stderr
+
+    @property
+    def _environ(self) -> dict[str, str]:
+        connection = {"conn_type": "kubernetes", "extra": {"xcom_sidecar_container_image": self.sidecar}}
+        return {
+            **_plain_environ(self.home),
+            "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
+        }
+
+
+def airflow(home: Path, *, dag: Path, sidecar: str) -> Airflow:
+    """Return an Airflow that has run nothing; it is installed, from the package index, the first time.
+
+    Raises:
+        EngineError: It cannot be installed.
+    """
+    if sys.version_info[:2] > _NEWEST_PYTHON:
+        newest = ".".join(map(str, _NEWEST_PYTHON))
+        raise EngineError("install Airflow", reason=f"release {VERSION} needs Python {newest} or older")
+    installed = kept(f"airflow-{VERSION}-python{sys.version_info[0]}.{sys.version_info[1]}", _install)
+    home.mkdir()
+    shutil.copy(installed / _DATABASE, home)
+    return Airflow(python=installed / "bin" / "python", dag=dag, home=home, sidecar=sidecar)
+
+
+def _install(folder: Path) -> None:
+    from uv import find_uv_bin
+
+    uv, python = find_uv_bin(), folder / "bin" / "python"
+    for command in (
+        [uv, "venv", "--quiet", "--relocatable", "--allow-existing", f"--python={sys.executable}", folder],
+        [uv, "pip", "install", "--quiet", f"--python={python}", f"apache-airflow=={VERSION}", _PROVIDER],
+        [python, "-m", "airflow", "db", "migrate"],
+    ):
+        environ = _plain_environ(folder)
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise EngineError("install Airflow", reason=f"{done.stdout}{done.stderr}"[-4000:])
+
+
+def _plain_environ(home: Path) -> dict[str, str]:
+    """Return the variables of an Airflow that nobody has configured."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "PYTHON", "KUBE"))}
+    return {
+        **others,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / _DATABASE}",
+    }
