@@ -1,32 +1,42 @@
-"""Builders push to a real registry that takes tokens of Google's, which the tests play: native, and a real Docker Engine."""
+"""Builders push to a real registry that takes tokens of Google's, which the tests play: native, and those with an engine."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from prebuilt.core.build_service import BuildRequest
-from prebuilt.core.errors import ForbiddenError
+from prebuilt.buildx import BuildxBuildService
+from prebuilt.core.build_service import BuildRequest, DockerBuildService
+from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.errors import ForbiddenError, PrebuiltError
 from prebuilt.core.lock import Wheel
 from prebuilt.core.settings import Settings
-from prebuilt.core.spec import EnvId, ImageSpec
+from prebuilt.core.spec import PREFIX, EnvId, ImageSpec
+from prebuilt.docker import LocalDockerBuildService
 from prebuilt.gcr import GCRRegistry
 from prebuilt.native.builder import NativeBuilder
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.transport import close_connections
-from prebuilt.testing.conformance.materials import Materials, RecordingProgress, push_small_base
+from prebuilt.testing.conformance.materials import (
+    SITE_PACKAGES,
+    Materials,
+    RecordingProgress,
+    push_runnable_base,
+    push_small_base,
+)
+from prebuilt.testing.conformance.stage import SuiteStage
+from prebuilt.testing.engines.buildkit import buildkit_daemon
+from prebuilt.testing.engines.buildx import remote_builder
 from prebuilt.testing.engines.docker import Docker
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.google_api import PROJECT
 from prebuilt.testing.google_cloud import GoogleCloud, google_cloud
 from prebuilt.testing.google_registry import google_registry
 from prebuilt.testing.python_index import PackageIndex
-from prebuilt.testing.validate import validate
+from prebuilt.testing.validate import inspect_image, validate
 
 pytestmark = pytest.mark.gcp
 
@@ -125,23 +135,63 @@ def test_nobody_is_let_in_without_a_token(
         GCRRegistry().resolve(registry.push_tag(EnvId("1" * 40, "2" * 40, "linux-64")))
 
 
-@pytest.mark.docker
-def test_docker_pushes_with_the_token_that_it_is_handed(
-    google: Google, registry: GCRRegistry, docker_current: Docker, tmp_path: Path
-) -> None:
-    """A real engine takes user and token as they are, and what it pushed is there for us."""
-    tag = registry.push_tag(EnvId("1" * 40, "2" * 40, "linux-64"))
-    credentials = registry.credentials(tag)
-    assert credentials is not None
-    auth = base64.b64encode(f"{credentials.username}:{credentials.secret}".encode()).decode()
-    folder = tmp_path / "docker"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"auths": {google.host: {"auth": auth}}}))
-    context = tmp_path / "context"
-    context.mkdir()
-    (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /Dockerfile\n")
-    docker_current.ask("build", "--tag", tag, str(context), environ=[("DOCKER_BUILDKIT", "0")])
-    docker_current.ask("push", tag, environ=[("DOCKER_CONFIG", str(folder))])
-    pushed = registry.resolve(tag)
-    assert pushed is not None
-    docker_current.ask("pull", f"{registry.repository}@{pushed.digest}", environ=[("DOCKER_CONFIG", str(folder))])
+class TestEngines:
+    """Builders whose engine pulls and pushes by itself. Nobody has logged in to the registry."""
+
+    @pytest.fixture(params=["docker", "buildx"])
+    def builder(
+        self,
+        request: pytest.FixtureRequest,
+        google: Google,
+        docker_current: Docker,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Iterator[DockerBuildService]:
+        """Return each of them."""
+        for name, value in docker_current.environ.items():
+            monkeypatch.setenv(name, value)
+        if request.param == "docker":
+            monkeypatch.setenv("METAFLOW_PREBUILT_DOCKER_BUILD_NETWORK", "host")
+            yield LocalDockerBuildService()
+            return
+        with (
+            wanted_engine(),
+            buildkit_daemon(tmp_path / "buildkit", registry=google.host) as daemon,
+            remote_builder(docker_current, daemon) as name,
+        ):
+            monkeypatch.setenv("METAFLOW_PREBUILT_BUILDX_BUILDER", name)
+            yield BuildxBuildService()
+
+    @pytest.mark.docker
+    @pytest.mark.buildx
+    def test_they_are_handed_a_token(
+        self,
+        google: Google,
+        registry: GCRRegistry,
+        materials: Materials,
+        builder: DockerBuildService,
+        tmp_path: Path,
+    ) -> None:
+        """With it they pull a private base image and push; where it opens too little, the permission is named."""
+        bases = open_repository(f"{google.host}/{PROJECT}/bases", registry.credentials_source)
+        ours = replace(materials, base=push_runnable_base(bases, tmp_path / "base"), stage=SuiteStage())
+
+        def build(name: str) -> Descriptor | None:
+            spec = ours.spec(ours.wheel(name))
+            tag = registry.push_tag(spec.env_id)
+            credentials = registry.credentials(tag)
+            progress = RecordingProgress()
+            try:
+                return builder.build(replace(ours.request(spec), reference=tag, credentials=credentials), progress)
+            finally:
+                assert credentials is not None
+                assert not any(credentials.secret in text for text in progress.texts)
+
+        built = build("one")
+        assert built is not None
+        served = inspect_image(ours.target, built.digest)
+        assert f"{PREFIX}/{SITE_PACKAGES}/one/__init__.py".lstrip("/") in served.tree
+        assert google.cloud.api.count("POST /token") == 1
+        google.cloud.api.denied.add(UPLOAD)
+        with pytest.raises(PrebuiltError, match=UPLOAD):
+            build("two")

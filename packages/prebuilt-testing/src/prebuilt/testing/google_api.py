@@ -106,6 +106,8 @@ class GoogleApi:
         return status, {**_FLAVOR, "Content-Type": kind}, text.encode()
 
     def _route(self, method: str, path: str, query: str, headers: Message, body: str) -> tuple[int, Any]:
+        if path == "/v2/token" and method == "POST":  # as Google's does; clients ask again by GET then
+            return _error(404, "NOT_FOUND", "not found")
         if path.endswith(("/token", "/sts")) and "computeMetadata" not in path:
             return self._sell(path, headers, parse_qs(query or body))
         if method == "GET" and (path == "/" or path.startswith("/computeMetadata/")):

@@ -78,8 +78,8 @@ class SigningTokenService(GoogleTokenService):
 
 
 @contextlib.contextmanager
-def google_registry(folder: Path, api: GoogleApi) -> Iterator[str]:
-    """Give ``127.0.0.1:port`` of a registry that takes the tokens of `api`, which serves, for the time of the body.
+def google_registry(folder: Path, api: GoogleApi, *, address: str = "127.0.0.1") -> Iterator[str]:
+    """Give ``address:port`` of a registry that takes the tokens of `api`, which serves, for the time of the body.
 
     Raises:
         EngineError: The program ``docker-registry`` is not installed.
@@ -90,7 +90,7 @@ def google_registry(folder: Path, api: GoogleApi) -> Iterator[str]:
     certificate = folder / "tokens.pem"
     certificate.write_bytes(service.signer.certificate)
     token = {"realm": f"{api.url}/v2/token", "service": _SERVICE, "issuer": _ISSUER, "rootcertbundle": str(certificate)}
-    with distribution_registry(folder / "registry", auth={"token": token}) as host:
+    with distribution_registry(folder / "registry", address=address, auth={"token": token}) as host:
         yield host
 
 
