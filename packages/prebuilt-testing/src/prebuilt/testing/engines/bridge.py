@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import json
+import os
 import secrets
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from prebuilt.oci.containers.lock_file import locked
+from prebuilt.testing.engines.cache import engine_cache
 from prebuilt.testing.engines.process import EngineError, find_program
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -79,12 +83,31 @@ def _rules(bridge: Bridge) -> list[tuple[str, ...]]:
 
 @contextlib.contextmanager
 def _forwarding() -> Iterator[None]:
-    before = _FORWARDING.read_text(encoding="ascii")
-    _FORWARDING.write_text("1", encoding="ascii")
+    """Have the machine forward packets during the body. It is set back by the last of those, in any process, who want it."""
+    users = engine_cache() / ".forwarding.users"
+    with locked(users.with_name(".forwarding.lock")):
+        fd = os.open(users, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        if _is_alone(fd):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, _FORWARDING.read_bytes(), 0)
+            _FORWARDING.write_text("1", encoding="ascii")
+        fcntl.flock(fd, fcntl.LOCK_SH)
     try:
         yield
     finally:
-        _FORWARDING.write_text(before, encoding="ascii")
+        with locked(users.with_name(".forwarding.lock")):
+            if _is_alone(fd):
+                _FORWARDING.write_bytes(os.pread(fd, 100, 0))
+            os.close(fd)
+
+
+def _is_alone(fd: int) -> bool:
+    """Return whether nobody else holds a lock on a file."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _free_address() -> ipaddress.IPv4Interface:
