@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from _pytest.mark.expression import Expression  # of `-m`; pytest has no public one
 
 from tools import checks, engines, ladder, release, tables, venv
+from tools.floor import Floor
 from tools.packages import ROOT, Package, all_packages, closure, name_of, read_toml
 
 PACKAGES = all_packages()
@@ -157,22 +159,51 @@ def test_uv_is_told_what_pip_was_told() -> None:
 
 
 def test_summary_counts_all_sessions() -> None:
-    """The last line of a run has the sum of pytest's counts, in pytest's own form."""
-    tally = checks.Tally()
-    for line in (
-        "nox > Running session tests(core)\n",
-        "============ 107 passed in 0.34s ============\n",
-        "nox > Running session tests(oci)\n",
-        "====== 1 failed, 52 passed, 2 skipped in 1.10s ======\n",
-        "nox > Ran 2 sessions in 3 seconds:\n",
-        "nox > * tests(core): success, took a second\n",
-        "nox > * tests(oci): failed\n",
-    ):
-        tally.see(line)
-    lines = list(tally.lines(3.25))
-    assert lines[0].split() == ["tests(core)", "success", "107", "passed", "in", "0.34s"]
+    """The last line of a run has the sum of pytest's counts, in pytest's own form; above it is what failed."""
+    core, oci = checks.Session("tests(core)", "success", 1.4), checks.Session("tests(oci)", "failed", 2.0)
+    core.see("============ 107 passed in 0.34s ============\n")
+    oci.see("FAILED packages/prebuilt-oci/tests/test_tar.py::test_order - assert 1 == 2\n")
+    oci.see("====== 1 failed, 52 passed, 2 skipped in 1.10s ======\n")
+    lines = list(checks.summary([core, oci, checks.Session("docs")], 3.25))
+    assert lines[0].split() == ["tests(core)", "success", "1", "s", "107", "passed", "in", "0.34s"]
     assert lines[1].split()[:2] == ["tests(oci)", "failed"]
+    assert lines[2].split()[:3] == ["docs", "not", "run"]
+    assert lines[3] == "tests(oci): FAILED packages/prebuilt-oci/tests/test_tar.py::test_order - assert 1 == 2"
     assert lines[-1] == "==== 159 passed, 1 failed, 2 skipped in 3.25s ===="
+
+
+def test_a_session_that_fails_is_told_from_one_that_works(tmp_path: Path) -> None:
+    """The exit status of nox decides; all that it prints is shown."""
+    nox = tmp_path / "bin" / "nox"
+    nox.parent.mkdir()
+    nox.write_text("#!/bin/sh\necho running $2; echo trouble >&2; test $2 = works\n")
+    nox.chmod(0o755)
+    said: list[str] = []
+    results = []
+    for name in ("works", "fails"):
+        session = checks.Session(name)
+        session.run(venv.Environment(tmp_path, {"PATH": os.defpath}), Floor(said.append))
+        results.append(session.result)
+    assert results == ["success", "failed"]
+    assert said[:2] == ["running works", "trouble"]
+    assert said[-1] == "---- fails: failed after 0 s"
+
+
+def test_who_came_first_speaks_first() -> None:
+    """Lines of several sessions that run at once are not mixed; that one has ended is told when it happens."""
+    said: list[str] = []
+    floor = Floor(said.append)
+    for name in ("long", "short", "late"):
+        floor.enter(name)
+    floor.say("short", "s1")
+    floor.say("long", "l1")
+    floor.leave("short", "short: failed")
+    floor.say("late", "t1")
+    floor.say("long", "l2")
+    assert said == ["l1", "short: failed; what it said follows in its turn", "l2"]
+    floor.leave("long", "long: success")
+    floor.say("late", "t2")
+    assert said[3:] == ["long: success", "s1", "short: failed", "t1", "t2"]
 
 
 def test_every_script_runs_on_the_oldest_python() -> None:
