@@ -55,9 +55,9 @@ class Google:
 def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     """Give an empty registry that this process finds, with a service account's key."""
     with google_cloud(tmp_path) as cloud, wanted_engine(), google_registry(tmp_path / "real", cloud.api) as host:
-        for name, value in {**cloud.environ, "HOME": str(tmp_path), "METAFLOW_HOME": str(tmp_path / "none")}.items():
+        nothing = str(tmp_path / "none")
+        for name, value in {**cloud.environ, "DOCKER_CONFIG": nothing, "METAFLOW_HOME": nothing}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.delenv("DOCKER_CONFIG", raising=False)
         monkeypatch.setenv("METAFLOW_PREBUILT_GCR_HOST", host)
         monkeypatch.setenv("METAFLOW_PREBUILT_GCR_PROJECT", PROJECT)
         yield Google(cloud=cloud, host=host)
@@ -174,7 +174,7 @@ class TestEngines:
     ) -> None:
         """With it they pull a private base image and push; where it opens too little, the permission is named."""
         bases = open_repository(f"{google.host}/{PROJECT}/bases", registry.credentials_source)
-        ours = replace(materials, base=push_runnable_base(bases, tmp_path / "base"), stage=SuiteStage())
+        ours = replace(materials, base=push_runnable_base(bases, tmp_path / "runnable"), stage=SuiteStage())
 
         def build(name: str) -> Descriptor | None:
             spec = ours.spec(ours.wheel(name))

@@ -41,7 +41,7 @@ def google(cluster: KubernetesCluster, tmp_path: Path, monkeypatch: pytest.Monke
     ):
         variables = {
             **cloud.environ,
-            "HOME": str(tmp_path),
+            "DOCKER_CONFIG": str(tmp_path / "none"),
             "METAFLOW_HOME": str(tmp_path / "none"),
             "METAFLOW_PREBUILT_GCR_HOST": host,
             "METAFLOW_PREBUILT_GCR_PROJECT": PROJECT,
@@ -49,7 +49,6 @@ def google(cluster: KubernetesCluster, tmp_path: Path, monkeypatch: pytest.Monke
         }
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.delenv("DOCKER_CONFIG", raising=False)
         yield cloud.api
         close_connections()
 
