@@ -198,7 +198,7 @@ class TestRepositories:
         """Then nothing is made, and pushing to a repository that is not there says so."""
         monkeypatch.setenv("METAFLOW_PREBUILT_ECR_CREATE_REPOSITORY", "0")
         registry = ECRRegistry()
-        with pytest.raises(RegistryError, match=r"NAME_UNKNOWN.*create the repository"):
+        with pytest.raises(RegistryError, match=rf"NAME_UNKNOWN.*in {REGION}: .*create the repository"):
             opened(registry).push_blob(LAYER, lambda: io.BytesIO(DATA))
         with pytest.raises(RegistryError, match="NAME_UNKNOWN"):
             registry.documents().put("lock-1", b"{}")
@@ -208,7 +208,9 @@ class TestRepositories:
         """ECR makes no repository across accounts: what is missing there is an error that says so."""
         monkeypatch.setenv("METAFLOW_PREBUILT_ECR_ACCOUNT", "210987654321")
         registry = ECRRegistry()
-        with pytest.raises(RegistryError, match=r"210987654321.*NAME_UNKNOWN.*create the repository"):
+        with pytest.raises(
+            RegistryError, match=r"210987654321.*NAME_UNKNOWN.*the account 210987654321 .*create the repository"
+        ):
             opened(registry).push_blob(LAYER, lambda: io.BytesIO(DATA))
         with pytest.raises(RegistryError, match="NAME_UNKNOWN"):
             registry.documents().put("lock-1", b"{}")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from prebuilt.buildx import BuildxBuildService
+from prebuilt.core.documents import FolderDocuments
+from prebuilt.core.errors import BaseImageError, RegistryError
+from prebuilt.core.platforms import Platform
+from prebuilt.core.settings import Settings
 from prebuilt.docker import LocalDockerBuildService
 from prebuilt.ecr import ECRRegistry
+from prebuilt.oci.base import BaseImageLookup
+from prebuilt.oci.media_types import OCI_INDEX
 from prebuilt.oci.open import open_repository
 from prebuilt.testing.conformance import RegistryContract
-from prebuilt.testing.engines.aws import reaching
+from prebuilt.testing.engines.aws import OTHER_REGION, reaching
 from prebuilt.testing.engines.buildkit import buildkit_daemon
 from prebuilt.testing.engines.buildx import remote_builder
 from prebuilt.testing.engines.process import EngineError
@@ -67,3 +75,17 @@ def test_buildx_needs_no_login(amazon, docker, build_in_ecr, monkeypatch, tmp_pa
         monkeypatch.setenv("METAFLOW_PREBUILT_BUILDX_CACHE", "on")
         build_in_ecr(BuildxBuildService())
     assert open_repository(ECRRegistry().repository).resolve("buildcache")
+
+
+def test_a_repository_in_another_region_is_named(amazon, monkeypatch, tmp_path):
+    """What is in one region is not in another: to push there, or to build on it, says in which region it was looked for."""
+    name = os.environ["METAFLOW_PREBUILT_IMAGE_NAMESPACE"]
+    amazon.client("ecr").create_repository(repositoryName=name)
+    monkeypatch.setenv("METAFLOW_PREBUILT_ECR_REGION", OTHER_REGION)
+    monkeypatch.setenv("METAFLOW_PREBUILT_ECR_CREATE_REPOSITORY", "off")
+    registry = ECRRegistry()
+    bases = BaseImageLookup(settings=Settings.load(), documents=None, cache=FolderDocuments(tmp_path))
+    with pytest.raises(RegistryError, match=rf"NAME_UNKNOWN.* in {OTHER_REGION}: .*METAFLOW_PREBUILT_ECR_REGION"):
+        open_repository(registry.repository).put_manifest("v1", OCI_INDEX, b'{"schemaVersion":2,"manifests":[]}')
+    with pytest.raises(BaseImageError, match=f"it is not there, in {OTHER_REGION}"):
+        bases.get(f"{registry.repository}:1", Platform.parse("linux/amd64"))

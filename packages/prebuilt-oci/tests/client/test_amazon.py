@@ -124,6 +124,18 @@ def test_nobody_is_sent_to_docker_login_only() -> None:
         Registry(401).open().resolve("v1")
 
 
+def test_a_repository_in_another_region_is_not_there() -> None:
+    """To push where there is none says where it was looked for, how to have it looked for elsewhere, and how to create it."""
+    answer = httpx2.Response(404, json={"errors": [{"code": "NAME_UNKNOWN", "message": "does not exist"}]})
+    repository = opened(lambda _: answer)
+    assert repository.resolve("v1") is None
+    with pytest.raises(RegistryError, match="NAME_UNKNOWN") as caught:
+        repository.put_manifest("v1", "application/vnd.oci.image.index.v1+json", b'{"manifests":[]}')
+    assert "the account 123456789012 in eu-west-1" in caught.value.remedy
+    assert "correct METAFLOW_PREBUILT_ECR_REGION" in caught.value.remedy
+    assert "aws ecr create-repository --region eu-west-1 --repository-name flows" in caught.value.remedy
+
+
 def test_a_large_blob_goes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also above the size from which others get chunks, since ECR loses all chunks but the first."""
     monkeypatch.setattr(upload, "MONOLITHIC_LIMIT_BYTES", 1000)

@@ -6,7 +6,7 @@ import re
 
 # Source: https://docs.aws.amazon.com/general/latest/gr/ecr.html for the forms, and the partitions of botocore for the rest.
 _HOST = re.compile(
-    r"\d{12}\.dkr(?:\.ecr|-ecr|\.ecr-fips|-ecr-fips)\.([a-z0-9-]+)\."
+    r"(\d{12})\.dkr(?:\.ecr|-ecr|\.ecr-fips|-ecr-fips)\.([a-z0-9-]+)\."
     r"(?:amazonaws\.(?:com|com\.cn|eu)|on\.aws|on\.amazonwebservices\.(?:com\.cn|eu)"
     r"|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
 )
@@ -32,7 +32,24 @@ def is_ecr(host: str) -> bool:
 def ecr_region(host: str) -> str | None:
     """Return the region of a private registry of Amazon ECR; None for other hosts."""
     found = _HOST.fullmatch(host)
-    return found[1] if found else None
+    return found[2] if found else None
+
+
+def missing_remedy(url: str) -> str:
+    """Return what helps where a repository of ECR is not there; empty where `url` is not of one.
+
+    Repositories belong to an account and a region: what is looked for in another one is not there.
+    """
+    host, _, path = url.partition("://")[2].partition("/v2/")
+    found, named = _HOST.fullmatch(host), re.match(r"(.+?)/(?:manifests|blobs)/", path)
+    if not found or not named:
+        return ""
+    account, region = found[1], found[2]
+    create = f"aws ecr create-repository --region {region} --repository-name {named[1]}"
+    return (
+        f"it is looked for in the account {account} in {region}: if it is in another region or account, correct"
+        f" METAFLOW_PREBUILT_ECR_REGION or METAFLOW_PREBUILT_ECR_ACCOUNT, or the image's name; else create the repository: {create}"
+    )
 
 
 def iam_action(method: str, url: str) -> str:

@@ -14,11 +14,12 @@ from prebuilt.core.errors import BaseImageError, InvalidValueError, RegistryErro
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import BaseImage
+from prebuilt.oci.amazon import ecr_region
 from prebuilt.oci.base_facts import BaseFacts
 from prebuilt.oci.image import ImageConfig, ImageIndex, ImageManifest, select_manifest
 from prebuilt.oci.media_types import INDEXES
 from prebuilt.oci.open import open_repository
-from prebuilt.oci.reference import Reference, parse_reference
+from prebuilt.oci.reference import Reference, parse_reference, split_repository
 from prebuilt.oci.repository import Manifest, Repository
 
 _log = logging.getLogger(__name__)
@@ -206,10 +207,11 @@ def _wrong_platform(there: str, reference: str, platform: Platform) -> BaseImage
 
 
 def _absent(reference: Reference) -> BaseImageError:
+    region = ecr_region(split_repository(reference.repository)[0])
     return BaseImageError(
         "find the base image",
         at=str(reference),
-        reason="it is not there",
+        reason="it is not there" + (f", in {region}: a region has images of its own" if region else ""),
         remedy=f"check its name, or set {BASE_IMAGE_SETTING} to an image that is there",
     )
 

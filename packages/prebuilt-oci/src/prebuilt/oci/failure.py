@@ -16,7 +16,7 @@ from prebuilt.core.errors import (
     RegistryUnreachableError,
     UnauthorizedError,
 )
-from prebuilt.oci.amazon import iam_action, is_ecr
+from prebuilt.oci.amazon import iam_action, is_ecr, missing_remedy
 from prebuilt.oci.config import CA_SETTING, INSECURE_SETTING
 from prebuilt.oci.docker_hub import PULL_LIMIT_REMEDY, PullLimit, denied_push_remedy, is_docker_hub, is_pull_limit
 from prebuilt.oci.google import is_google, refusal_remedy
@@ -125,7 +125,8 @@ class Refusal:
             return "raise the size limit of the registry or of the proxy before it"
         if self.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
             return "try again later, or ask those who run the registry"
-        return _REMEDIES.get(code, "")
+        by_amazon = missing_remedy(self.url) if code == "NAME_UNKNOWN" else ""
+        return by_amazon or _REMEDIES.get(code, "")
 
     def _error(self, kind: type[RegistryError], code: str, message: str, remedy: str) -> RegistryError:
         account = f" ({self.account})" if self.account and kind in _OF_ACCOUNTS else ""

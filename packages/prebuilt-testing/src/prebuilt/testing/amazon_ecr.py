@@ -220,16 +220,17 @@ def _running(api: Any) -> Iterator[str]:  # noqa: ANN401 - moto has no types
         api._server.server_close()  # noqa: SLF001 - moto leaves its socket open
 
 
-def _repositories() -> Mapping[str, Any]:
+def _repositories(region: str = REGION) -> Mapping[str, Any]:
     from moto.ecr.models import ecr_backends
 
-    found: Mapping[str, Any] = ecr_backends[ACCOUNT][REGION].repositories
+    found: Mapping[str, Any] = ecr_backends[ACCOUNT][region].repositories
     return found
 
 
-def has_repository(name: str) -> bool:
-    """Return whether moto, in this process, has the repository."""
-    return name in _repositories()
+def has_repository(name: str, host: str = HOST) -> bool:
+    """Return whether moto, in this process, has the repository of `host`; other accounts have what ours has in its region."""
+    region = ecr_region(host) if host.startswith(ACCOUNT) else None
+    return name in _repositories(region or REGION)
 
 
 def _is_immutable(name: str, tag: str) -> bool:

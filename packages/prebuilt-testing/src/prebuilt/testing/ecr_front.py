@@ -28,12 +28,12 @@ class ECRFront:
     Attributes:
         registry: ``host:port`` of the registry behind, which speaks plain HTTP.
         passwords: Those that open it.
-        has_repository: Says whether a repository was made; ECR makes none by itself.
+        has_repository: Says whether a repository was made at a host; ECR makes none by itself.
     """
 
     registry: str
     passwords: Passwords
-    has_repository: Callable[[str], bool]
+    has_repository: Callable[[str, str], bool]
 
     @contextlib.contextmanager
     def serving(self, tls: ssl.SSLContext, port: int) -> Iterator[None]:
@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         shown = self.headers.get("Authorization")
         if not self.front.passwords.opens(self.headers["Host"], shown):
             self._refuse(self.front.passwords.refuses_with if shown else 401, "DENIED" if shown else "UNAUTHORIZED")
-        elif name and not self.front.has_repository(name):
+        elif name and not self.front.has_repository(name, self.headers["Host"]):
             self._refuse(404, "NAME_UNKNOWN")
         else:
             self._pass_on()
