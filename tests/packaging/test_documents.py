@@ -14,6 +14,9 @@ REFERENCE = ROOT / "docs" / "reference" / "settings.md"
 _IN_CODE = re.compile(r"""["'`]+(?:METAFLOW_)?(PREBUILT_[A-Z0-9_]*[A-Z0-9])["'`]+""")
 _DOCUMENTED = re.compile(r"^\| `METAFLOW_(PREBUILT_[A-Z0-9_]+)`", re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+_RULE = re.compile(r"resources: \[([a-z/, ]+)\]\s+verbs: \[([a-z, ]+)\]")
+_VERBS = "create|get|list|update|patch|delete"
+_EXPLAINED = re.compile(rf"\| ((?:{_VERBS})(?:, (?:{_VERBS}))*) \| ([a-z/]+)")
 # Set by the deploying process for its own children; not for users.
 _INTERNAL = {"PREBUILT_IMAGE", "PREBUILT_IMAGES"}
 
@@ -55,3 +58,16 @@ def test_links_lead_somewhere(page: Path) -> None:
     """A relative link leads to a file of the repository."""
     for target in _LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(("manifest", "page"), [("kaniko-role", "kaniko"), ("kubernetes-roles", "kubernetes")])
+def test_roles_are_explained(manifest: str, page: str) -> None:
+    """The table of a page says what each verb of its Roles is for, and has no others."""
+    folder = ROOT / "docs" / "how-to"
+    rules = _RULE.findall((folder / f"{manifest}.yaml").read_text(encoding="utf-8"))
+    rows = _EXPLAINED.findall((folder / f"{page}.md").read_text(encoding="utf-8"))
+    granted = {
+        (each, verb) for resources, verbs in rules for each in resources.split(", ") for verb in verbs.split(", ")
+    }
+    assert granted == {(resource, verb) for verbs, resource in rows for verb in verbs.split(", ")}
+    assert granted

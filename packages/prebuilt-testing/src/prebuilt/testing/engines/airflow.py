@@ -89,8 +89,8 @@ class Airflow:
         }
 
 
-def airflow(home: Path, *, dag: Path, sidecar: str) -> Airflow:
-    """Return an Airflow that has run nothing; it is installed, from the package index, the first time.
+def airflow_environment() -> Path:
+    """Return the folder of a Python environment that has Airflow; it is installed from the package index the first time.
 
     Raises:
         EngineError: It cannot be installed.
@@ -98,7 +98,16 @@ def airflow(home: Path, *, dag: Path, sidecar: str) -> Airflow:
     if sys.version_info[:2] > _NEWEST_PYTHON:
         newest = ".".join(map(str, _NEWEST_PYTHON))
         raise EngineError("install Airflow", reason=f"release {VERSION} needs Python {newest} or older")
-    installed = kept(f"airflow-{VERSION}-python{sys.version_info[0]}.{sys.version_info[1]}", _install)
+    return kept(f"airflow-{VERSION}-python{sys.version_info[0]}.{sys.version_info[1]}", _install)
+
+
+def airflow(home: Path, *, dag: Path, sidecar: str) -> Airflow:
+    """Return an Airflow that has run nothing.
+
+    Raises:
+        EngineError: It cannot be installed.
+    """
+    installed = airflow_environment()
     home.mkdir()
     shutil.copy(installed / _DATABASE, home)
     return Airflow(python=installed / "bin" / "python", dag=dag, home=home, sidecar=sidecar)
