@@ -25,6 +25,10 @@ def _remedy(*lines: str) -> str:
             ),
             "docker login r.example",
         ),
+        (
+            "error building image: GET https://other.example:5000/v2/b/manifests/1: UNAUTHORIZED",
+            "docker login other.example:5000",
+        ),
         ("error pushing image: failed to push to destination: DENIED: no", "may push to the repository"),
         (
             "error building image: GET https://r.example/v2/b/manifests/1: MANIFEST_UNKNOWN: manifest unknown",

@@ -10,6 +10,7 @@ from prebuilt.kaniko.config import CREDENTIALS_SETTING, MEMORY_SETTING, SECRET_S
 from prebuilt.kaniko.pod_state import Ended
 
 _ERROR = re.compile(r"^(?:Error: |error |FATA\[\d+\] )", re.IGNORECASE)
+_REGISTRY = re.compile(r"https?://([^/\s]+)/v2/")
 _KILLED = 137  # 128 + SIGKILL
 _LOGIN = (
     f"give the build a login for {{host}}: a Secret by {SECRET_SETTING}, `docker login {{host}}` here, "
@@ -85,4 +86,5 @@ def find_cause(end: Ended, lines: Sequence[str], *, host: str, memory: str) -> t
         )
     errors = [line for line in lines if _ERROR.match(line)]
     reason = errors[-1] if errors else (lines[-1] if lines else f"it said nothing (exit code {end.exit_code})")
-    return reason, find_remedy(_CAUSES, reason, lines, host=host, memory=memory)
+    refused = _REGISTRY.search(reason)  # that of the base image may be another one
+    return reason, find_remedy(_CAUSES, reason, lines, host=refused[1] if refused else host, memory=memory)

@@ -38,7 +38,7 @@ class RegistryAuth:
     users: Mapping[str, str] = field(default_factory=dict)
     identity_tokens: frozenset[str] = frozenset()
     anonymous_pull: bool = False
-    token_lifetime_s: float = 300.0
+    token_lifetime_s: float = 300  # whole: Go takes no other number of seconds
     refuses_with: int = 401
     _tokens: dict[str, _Token] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)

@@ -32,10 +32,12 @@ from prebuilt.native.builder import NativeBuilder
 from prebuilt.oci.base import BaseImageLookup
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.registry import RepositoryRegistry
+from prebuilt.testing.debian_base import push_debian_base
 from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.kubernetes.namespace import Namespace
 from prebuilt.testing.engines.object_store import ObjectStore
 from prebuilt.testing.engines.process import free_port, running
+from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import subtree, tree_differences
 from prebuilt.testing.installed_wheel import installed_wheel
 from prebuilt.testing.validate import ImageReport, inspect_image
@@ -43,7 +45,7 @@ from prebuilt.testing.validate import ImageReport, inspect_image
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 
 XY = f"{sys.version_info[0]}.{sys.version_info[1]}"
-ROLE = Path(__file__).parents[3] / "docs" / "how-to" / "kaniko-role.yaml"
+ROLE = Path(__file__).parents[4] / "docs" / "how-to" / "kaniko-role.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,9 @@ class Deployer:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("METAFLOW_", "UV_", "PIP_"))}
         return Settings({**kept, **own, **self.variables}, {})
 
-    def bake(self, builder: DockerBuildService, name: str, **asked: Any) -> BakedImage:
+    def bake(
+        self, builder: DockerBuildService, name: str, *, platform: Platform | None = None, **asked: Any
+    ) -> BakedImage:
         """Return the image of an environment, in a repository of its own."""
         progress = LineProgress(self.said.append)
         documents = FolderDocuments(self.folder / "documents")
@@ -87,7 +91,7 @@ class Deployer:
             ),
         )
         wanted = {"python": XY, "channels": (self.channel,), **asked}
-        requirements = Requirements(target=Target(platform=Platform.host()), **wanted)
+        requirements = Requirements(target=Target(platform=platform or Platform.host()), **wanted)
         return baker.bake([StepImage(step="step", requirements=requirements, base_image=self.base)])["step"]
 
     def report(self, image: BakedImage) -> ImageReport:
@@ -225,6 +229,21 @@ def test_mixed_image_is_the_native_builders(in_bucket: Deployer, kube_namespace:
     image = in_bucket.bake(KanikoBuildService(in_bucket.settings), "mixed/kaniko", **asked)
     check_is_the_same(one, in_bucket.report(image))
     assert left(kube_namespace) == ""
+
+
+@pytest.mark.skipif(XY != "3.11", reason="the tools of the stage are those of this Python, and Debian's is 3.11")
+def test_image_for_arm64_is_built_by_amd64_nodes(deployer: Deployer, cluster: KubernetesCluster):
+    """Nothing for arm64 runs: the build stage is of the nodes' platform, and the image is the native builder's."""
+    arm64 = Platform.parse("linux/arm64")
+    with wanted_engine():
+        base = push_debian_base(cluster.repository("bases"), tag="debian", platforms=[Platform.host(), arm64])
+    nodes = {**deployer.variables, "METAFLOW_PREBUILT_KANIKO_BUILD_PLATFORM": str(Platform.host())}
+    here = replace(deployer, base=base, variables=nodes)
+    asked: dict[str, Any] = {"platform": arm64, "pypi": {"talker": ""}}
+    one = here.report(here.bake(NativeBuilder(here.settings), "arm64/native", **asked))
+    other = here.report(here.bake(KanikoBuildService(here.settings), "arm64/kaniko", **asked))
+    check_is_the_same(one, other)
+    assert other.config.platform_name == "linux/arm64"
 
 
 def test_context_waits_in_a_google_bucket(in_google_bucket: Deployer):

@@ -1,0 +1,143 @@
+"""Somebody who builds small Dockerfiles with Kaniko on a real cluster, and may do there what the documented Role says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prebuilt.core.settings import Settings
+from prebuilt.kaniko import KanikoBuildService
+from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
+from prebuilt.testing.engines.kubernetes.namespace import Namespace
+
+ROLE = Path(__file__).parents[4] / "docs" / "how-to" / "kaniko-role.yaml"
+RULES: list[dict[str, Any]] = yaml.safe_load(ROLE.read_text())["rules"]
+PROGRAM = """
+import json, sys
+from prebuilt.kaniko import KanikoBuildService
+build = json.loads(sys.argv[1])
+sys.exit(not KanikoBuildService().build_and_push(**build, echo=lambda line: print(line, flush=True)))
+"""
+
+
+@dataclass(kw_only=True)
+class User:
+    """Somebody who deploys.
+
+    Attributes:
+        namespace: Where their builds run.
+        base: What their Dockerfiles begin with.
+        environ: Their environment.
+        said: What they were told.
+    """
+
+    namespace: Namespace
+    base: str
+    environ: Mapping[str, str]
+    said: list[str] = field(default_factory=list)
+    monkeypatch: pytest.MonkeyPatch
+
+    def having(self, **settings: str) -> User:
+        """Return the user with more settings."""
+        mine = {f"METAFLOW_PREBUILT_{name}": value for name, value in settings.items()}
+        return replace(self, environ={**self.environ, **mine})
+
+    def may(self, rules: list[dict[str, Any]]) -> None:
+        """Log in as somebody with other rules."""
+        self.goes_by(self.namespace.account(f"user-{time.monotonic_ns()}", rules))
+
+    def goes_by(self, kubeconfig: Path) -> None:
+        """Use a kubeconfig."""
+        self.monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+
+    def build(self, run: str = "", **changes: Any) -> bool:
+        """Build a small Dockerfile with a ``RUN`` of Python, if there is one."""
+        service = KanikoBuildService(Settings(self.environ, {}))
+        return service.build_and_push(**{**self.order(run), "echo": self.said.append, **changes})
+
+    def order(self, run: str = "") -> dict[str, Any]:
+        """Return what is built."""
+        step = f"RUN {json.dumps(['python3', '-c', run])}\n" if run else ""
+        return {
+            "dockerfile": f"FROM {self.base}\n{step}COPY file /file\n",
+            "context_files": {"file": "text"},
+            "image_tag": f"{self.namespace.cluster.registry}/trouble:tag",
+            "push_credentials": {},
+        }
+
+    def start(self, run: str) -> subprocess.Popen[str]:
+        """Start to build in a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, json.dumps(self.order(run))],
+            env={**os.environ, **self.environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def once(self, word: str, act: Callable[[], Any]) -> threading.Thread:
+        """Act as soon as a line with `word` was said."""
+
+        def wait() -> None:
+            deadline_s = time.monotonic() + 60
+            while time.monotonic() < deadline_s and not any(word in line for line in list(self.said)):
+                time.sleep(0.05)
+            act()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
+    @property
+    def left(self) -> str:
+        """What builds left, after the garbage collector had its time."""
+        for _ in range(60):
+            found = self.namespace.kubectl(
+                "get", "jobs,pods,secrets,configmaps", "--output=name", "--selector=metaflow-prebuilt/build"
+            )
+            if not found:
+                return ""
+            time.sleep(0.5)
+        return found
+
+
+@pytest.fixture
+def user(
+    cluster: KubernetesCluster,
+    kube_namespace: Namespace,
+    cluster_base: str,
+    kaniko_image: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Iterator[User]:
+    """Somebody with the documented Role; nothing is left of their builds."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    user = User(
+        namespace=kube_namespace,
+        base=cluster_base,
+        environ={"HOME": str(tmp_path), "METAFLOW_HOME": str(tmp_path)},
+        monkeypatch=monkeypatch,
+    ).having(
+        INSECURE_REGISTRIES=cluster.address,
+        KANIKO_NAMESPACE=kube_namespace.name,
+        KANIKO_IMAGE=kaniko_image,
+        KANIKO_CPU="50m",
+        KANIKO_MEMORY="512Mi",
+        KANIKO_TIMEOUT="120",
+    )
+    user.may(RULES)
+    yield user
+    assert user.left == ""
