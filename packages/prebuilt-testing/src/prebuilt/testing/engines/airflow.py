@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,17 +68,9 @@ class Airflow:
 
     def _do(self, what: str, parameters: Mapping[str, object]) -> tuple[Any, str]:
         answer = self.home / "answer.json"
-        command = [self.python, "-I", _PROGRAM, what, self.dag, answer, json.dumps(parameters)]
-        tried = f"have Airflow {VERSION} do {what} for {self.dag}"
-        try:
-            done = subprocess.run(
-                command, env=self._environ, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
-            )
-        except subprocess.TimeoutExpired as error:
-            raise EngineError(tried, reason=f"it did not end in {_TIMEOUT_S:.0f} s: {error.stdout!r}") from error
-        if done.returncode:
-            raise EngineError(tried, reason=f"{done.stdout}{done.stderr}"[-4000:])
-        return json.loads(answer.read_text(encoding="utf-8")), done.stdout + done.stderr
+        command: list[str | Path] = [self.python, "-I", _PROGRAM, what, self.dag, answer, json.dumps(parameters)]
+        log = _ended(command, self._environ, f"have Airflow {VERSION} do {what} for {self.dag}")
+        return json.loads(answer.read_text(encoding="utf-8")), log
 
     @property
     def _environ(self) -> dict[str, str]:
@@ -118,14 +110,22 @@ def _install(folder: Path) -> None:
 
     uv, python = find_uv_bin(), folder / "bin" / "python"
     for command in (
-        [uv, "venv", "--quiet", "--relocatable", "--allow-existing", f"--python={sys.executable}", folder],
-        [uv, "pip", "install", "--quiet", f"--python={python}", f"apache-airflow=={VERSION}", _PROVIDER],
-        [python, "-m", "airflow", "db", "migrate"],
+        (uv, "venv", "--quiet", "--relocatable", "--allow-existing", f"--python={sys.executable}", folder),
+        (uv, "pip", "install", "--quiet", f"--python={python}", f"apache-airflow=={VERSION}", _PROVIDER),
+        (python, "-m", "airflow", "db", "migrate"),
     ):
-        environ = _plain_environ(folder)
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise EngineError("install Airflow", reason=f"{done.stdout}{done.stderr}"[-4000:])
+        _ended(command, _plain_environ(folder), "install Airflow")
+
+
+def _ended(command: Sequence[str | Path], environ: Mapping[str, str], tried: str) -> str:
+    """Return what a command printed that has ended well."""
+    try:
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(tried, reason=f"it did not end in {_TIMEOUT_S:.0f} s: {error.stdout!r}") from error
+    if done.returncode:
+        raise EngineError(tried, reason=f"{done.stdout}{done.stderr}"[-4000:])
+    return done.stdout + done.stderr
 
 
 def _plain_environ(home: Path) -> dict[str, str]:
