@@ -7,12 +7,16 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import prebuilt.codebuild
 from prebuilt.codebuild import CodeBuildService
 from prebuilt.core.bake import Baker, StepImage
 from prebuilt.core.documents import FolderDocuments
@@ -24,13 +28,17 @@ from prebuilt.core.settings import Settings
 from prebuilt.ecr import ECRRegistry
 from prebuilt.lock.resolver import LockResolver
 from prebuilt.lock.stage.materials import LockMaterials
+from prebuilt.oci.amazon import iam_action
 from prebuilt.oci.base import BaseImageLookup
 from prebuilt.oci.open import open_repository
-from prebuilt.testing.amazon_codebuild import PROJECT, CodeBuilds, codebuild_of_moto, create_project
-from prebuilt.testing.amazon_ecr import HOST, REGION, AmazonECR, amazon_ecr
+from prebuilt.testing.amazon_codebuild import CodeBuilds, codebuild_of_moto
+from prebuilt.testing.amazon_ecr import ACCOUNT, HOST, REGION, AmazonECR, amazon_ecr
+from prebuilt.testing.amazon_permissions import is_allowed, take_role
+from prebuilt.testing.amazon_stack import Stack, deploy_stack
 from prebuilt.testing.base_image import push_base_image
 from prebuilt.testing.conformance import BuilderContract
 from prebuilt.testing.conformance.builder_world import NewBuilder
+from prebuilt.testing.engines.binfmt import no_arm64_emulation
 from prebuilt.testing.engines.codebuild_host import CodeBuildHost
 from prebuilt.testing.engines.docker import Docker, docker_engine
 from prebuilt.testing.engines.machine_image import import_buildkit_image
@@ -42,17 +50,32 @@ from prebuilt.testing.validate import inspect_image
 
 pytestmark = pytest.mark.aws
 
-BUCKET = "contexts"
+TEMPLATE = Path(prebuilt.codebuild.__file__).with_name("cloudformation.yaml").read_text(encoding="utf-8")
+PLATFORMS = [Platform.parse("linux/amd64"), Platform.parse("linux/arm64")]
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """A project, a bucket, and a build host with a Docker Engine."""
+    """The stack of the template, and a build host with a Docker Engine. Permissions are looked at."""
 
     amazon: AmazonECR
+    stack: Stack
     docker: Docker
     builds: CodeBuilds
     environ: dict[str, str]
+
+    @contextmanager
+    def role_without(self, action: str) -> Iterator[None]:
+        """Take a permission from the project's role for the time of the body."""
+        iam, name = self.amazon.client("iam"), {"RoleName": self.stack.resources["Role"], "PolicyName": "build"}
+        whole = iam.get_role_policy(**name)["PolicyDocument"]
+        denied = {"Effect": "Deny", "Action": action, "Resource": "*"}
+        less = json.dumps({**whole, "Statement": [*whole["Statement"], denied]})
+        iam.put_role_policy(**name, PolicyDocument=less)
+        try:
+            yield
+        finally:
+            iam.put_role_policy(**name, PolicyDocument=json.dumps(whole))
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +83,16 @@ def amazon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AmazonECR]:
     """Amazon's APIs, and a registry that is ECR."""
     pytest.importorskip("moto", reason="moto plays Amazon's APIs: pip install 'moto[server]'")
     with amazon_ecr(tmp_path_factory.mktemp("amazon")) as amazon:
-        amazon.reset()
-        amazon.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
-        create_project(amazon.client("codebuild"))
         yield amazon
+
+
+@pytest.fixture(scope="module")
+def stack(amazon: AmazonECR) -> Stack:
+    """The template, deployed by the operator, who has put the login of another registry into a secret."""
+    login = json.dumps({"username": "ci", "password": "hush-hush"})
+    secret = amazon.client("secretsmanager").create_secret(Name="ci", SecretString=login)["ARN"]
+    parameters = {"BaseRepository": "bases", "RegistrySecretArn": secret}
+    return deploy_stack(amazon.client("cloudformation"), TEMPLATE, **parameters)
 
 
 @pytest.fixture(scope="module")
@@ -88,32 +117,38 @@ def buildkit_image(amazon: AmazonECR, docker: Docker, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def cloud(amazon: AmazonECR, docker: Docker, buildkit_image: str, python_base: str) -> Iterator[Cloud]:
-    """CodeBuild whose builds are executed."""
+def cloud(amazon: AmazonECR, stack: Stack, docker: Docker, buildkit_image: str, python_base: str) -> Iterator[Cloud]:
+    """CodeBuild whose builds are executed with the role of the stack, for somebody who has its policy for deployers."""
     import boto3
 
     docker.ask("pull", python_base)
-    packages = Path(boto3.__file__).parents[1]
-    role = {name: value for name, value in amazon.environ.items() if name.startswith("AWS_") and "FILE" not in name}
+    (project,) = amazon.client("codebuild").batch_get_projects(names=[stack.outputs["Project"]])["projects"]
+    role = take_role(amazon.client, project["serviceRole"], service="codebuild.amazonaws.com", source=project["arn"])
+    variables = {
+        name: value for name, value in amazon.environ.items() if name.startswith("AWS_") and "FILE" not in name
+    }
     host = CodeBuildHost(
         docker=docker,
         image=python_base,
-        client=amazon.client,
+        client=partial(amazon.client, **{name.lower(): value for name, value in role.items()}),
         environ={
+            **variables,
             **role,
             "HTTPS_PROXY": amazon.proxy.url,
             "NO_PROXY": "127.0.0.1",
             "PYTHONPATH": "/site-packages",
         },
-        mounts={packages: "/site-packages:ro"},
+        mounts={Path(boto3.__file__).parents[1]: "/site-packages:ro"},
     )
+    deployer = amazon.user("ecr:*")  # what the registry needs, and nothing of CodeBuild, S3 and logs
+    amazon.client("iam").attach_user_policy(UserName="deployer", PolicyArn=stack.outputs["DeployersPolicy"])
     settings = {
-        "METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET": BUCKET,
-        "METAFLOW_PREBUILT_CODEBUILD_PROJECT": PROJECT,
+        "METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET": stack.outputs["Bucket"],
+        "METAFLOW_PREBUILT_CODEBUILD_PROJECT": stack.outputs["Project"],
         "METAFLOW_PREBUILT_CODEBUILD_BUILDKIT_IMAGE": buildkit_image,
     }
     with codebuild_of_moto(host) as builds:
-        yield Cloud(amazon, docker, builds, {**amazon.environ, **settings})
+        yield Cloud(amazon, stack, docker, builds, {**amazon.environ, **deployer, **settings})
 
 
 @pytest.fixture
@@ -122,6 +157,8 @@ def deploying(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     for name, value in cloud.environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("METAFLOW_HOME", str(tmp_path / "metaflow"))
+    for name, seconds in {"run._LOOK_S": 0.3, "log._LOOK_S": 0.1, "log._SETTLING_S": 0.3}.items():
+        monkeypatch.setattr(f"prebuilt.codebuild.{name}", seconds)  # moto's CloudWatch has no delay
     cloud.builds.builds.clear()
     return cloud
 
@@ -140,7 +177,8 @@ class TestCodeBuildService(BuilderContract):
 
     def leftovers(self) -> list[str]:
         """Return the contexts in the bucket, and the builds that go on."""
-        found = self.cloud.amazon.client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", ())
+        bucket = self.cloud.stack.outputs["Bucket"]
+        found = self.cloud.amazon.client("s3").list_objects_v2(Bucket=bucket).get("Contents", ())
         going_on = [each.data["id"] for each in self.cloud.builds.builds if not each.data["buildComplete"]]
         return [*(each["Key"] for each in found), *going_on]
 
@@ -168,41 +206,118 @@ def test_the_role_logs_in_to_ecr(in_ecr: Cloud) -> None:
     assert not [password for password in in_ecr.amazon.passwords.good if password in given]
 
 
-def test_the_cache_is_used_by_the_next_build(deploying: Cloud, registry_host: str, python_base: str) -> None:
-    """A new BuildKit finds in the registry what an earlier one has made, and does not make it again."""
-    dockerfile = f"FROM {python_base}\nRUN echo it is made | tee /made\n"
-    said: list[str] = []
+def test_the_role_may_do_exactly_what_builds_do(in_ecr: Cloud) -> None:
+    """With a base and a cache in Amazon ECR, and a new BuildKit each time: nothing is made twice, nothing was allowed in vain."""
+    amazon, said = in_ecr.amazon, []
+    base = push_base_image(open_repository(f"{HOST}/bases"), tag="exactly", platforms=[Platform.host()])
+    dockerfile = f"FROM {base}\nRUN echo it is made | tee /made\n"
+    amazon.permissions.asked.clear()
+    amazon.registry.forget_requests()
     for number in (1, 2):
         said.clear()
-        tag = f"{registry_host}/codebuild/cached:{number}"
+        tag = f"{HOST}/metaflow-prebuilt:exactly-{number}"
         assert CodeBuildService().build_and_push(dockerfile, {}, tag, {}, said.append), "\n".join(said)
         assert any(re.fullmatch(r"#\d+ [\d.]+ it is made", line) for line in said) is (number == 1), "\n".join(said)
+    iam, role = amazon.client("iam"), in_ecr.stack.resources["Role"]
+    policy = iam.get_role_policy(RoleName=role, PolicyName="build")["PolicyDocument"]
+    allowed = {each["Sid"]: each["Action"] for each in policy["Statement"]}
+    done = {
+        (repository, action)
+        for request in amazon.registry.requests
+        if (repository := re.sub(r"^/v2/(.*)/(?:manifests|blobs)/.*$", r"\1", request.path)) != "/v2/"
+        for action in iam_action(request.method, request.path).split(" and ")
+    }
+    assert {action for repository, action in done if repository == "metaflow-prebuilt"} == set(allowed["PushImages"])
+    assert {action for repository, action in done if repository == "bases"} == set(allowed["PullBases"])
+    for repository, action in done:
+        assert is_allowed(policy, action, f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{repository}")
+    asked = amazon.permissions.actions(f"assumed-role/{role}")
+    # Of versions that this bucket has not; Amazon's guide wants it allowed.
+    of_versions = {"s3:GetObjectVersion"}
+    assert (
+        asked
+        == {*allowed["ReadContexts"], *allowed["FindBucket"], *allowed["WriteLog"], allowed["LogIn"]} - of_versions
+    )
+
+
+@pytest.mark.parametrize("action", ["s3:GetObject", "logs:CreateLogStream", "ecr:GetAuthorizationToken"])
+def test_what_the_role_lacks_is_named(in_ecr: Cloud, python_base: str, action: str) -> None:
+    """A denial inside the build is an error that says what to allow to the project's role."""
+    said: list[str] = []
+    with in_ecr.role_without(action):
+        built = CodeBuildService().build_and_push(
+            f"FROM {python_base}\n", {}, f"{HOST}/metaflow-prebuilt:denied", {}, said.append
+        )
+    assert not built
+    assert re.search(f"allow {action}.* to the role of the project", said[-1]), said[-1]
+
+
+def test_what_the_role_lacks_in_ecr_is_named(in_ecr: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for what only BuildKit sees, by what ECR says of it; the answer to a HEAD has no words."""
+    monkeypatch.setenv("METAFLOW_PREBUILT_CODEBUILD_CACHE", "off")
+    registry = in_ecr.amazon.registry
+    base = push_base_image(open_repository(f"{HOST}/bases"), tag="denied", platforms=[Platform.host()])
+    calls = {
+        "ecr:BatchCheckLayerAvailability": ("HEAD", "/blobs/sha256:"),
+        "ecr:InitiateLayerUpload": ("POST", "/blobs/uploads/"),
+        "ecr:UploadLayerPart": ("PATCH|PUT", "/blobs/uploads/"),
+        "ecr:PutImage": ("PUT", "/manifests/"),
+    }
+
+    def build(action: str) -> str:
+        method, path = calls[action]
+        name = action.partition(":")[2].lower()
+        in_ecr.amazon.client().create_repository(repositoryName=name)
+        message = f"User: arn:aws:sts::{ACCOUNT}:assumed-role/x is not authorized to perform: {action} on resource: y"
+        for each in method.split("|"):
+            registry.fail(each, f"/v2/{name}{path}", status=403, code="DENIED", message=message, times=100)
+        said: list[str] = []
+        assert not CodeBuildService().build_and_push(
+            f"FROM {base}\nRUN echo {name} > /made\n", {}, f"{HOST}/{name}:tag", {}, said.append
+        )
+        return said[-1]
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        for action, said in zip(calls, threads.map(build, calls), strict=True):
+            assert f"allow {action} to the role of the project" in said, said
+    registry.faults.clear()
 
 
 def test_a_login_comes_from_secrets_manager(
-    deploying: Cloud, python_base: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    deploying: Cloud, python_base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another registry's login is a secret that the project's role reads; without one, the error says how to give it."""
+    """Another registry's login is a secret that the project's role reads; without one, or if it may not, the error says what to do."""
+    secret = deploying.amazon.client("secretsmanager").describe_secret(SecretId="ci")["ARN"]
     with InMemoryRegistry(auth=RegistryAuth(scheme="basic", users={"ci": "hush-hush"})) as registry:
         dockerfile, tag = f"FROM {python_base}\nLABEL made=yes\n", f"{registry.host}/team/image:one"
         said: list[str] = []
         assert not CodeBuildService().build_and_push(dockerfile, {}, tag, {}, said.append)
         assert "METAFLOW_PREBUILT_CODEBUILD_REGISTRY_SECRET" in said[-1]
-        secrets = deploying.amazon.client("secretsmanager")
-        arn = secrets.create_secret(Name="ci", SecretString='{"username": "ci", "password": "hush-hush"}')["ARN"]
-        monkeypatch.setenv("METAFLOW_PREBUILT_CODEBUILD_REGISTRY_SECRET", arn)
+        monkeypatch.setenv("METAFLOW_PREBUILT_CODEBUILD_REGISTRY_SECRET", secret)
+        with deploying.role_without("secretsmanager:GetSecretValue"):
+            assert not CodeBuildService().build_and_push(dockerfile, {}, tag, {}, said.append)
+        assert "allow secretsmanager:GetSecretValue to the role of the project" in said[-1]
         said.clear()
         assert CodeBuildService().build_and_push(dockerfile, {}, tag, {}, said.append), "\n".join(said)
-        assert "hush-hush" not in "".join(said)
+        given = json.dumps([said, [build.asked for build in deploying.builds.builds]], default=str)
+        assert "hush-hush" not in given
 
 
 def test_a_whole_bake(in_ecr: Cloud, pantry: Any, tmp_path: Path) -> None:
-    """Registry and builder of Amazon work together without knowing each other: one build, then none; the digest is the registry's."""
+    """Registry and builder of Amazon work together without knowing each other: a build for each architecture, then none.
+
+    The builds run in the project's own environment, on this machine, where nothing can run programs of another one.
+    """
     for name in ("isal", "py-rattler"):
         pantry.index.add(installed_wheel(tmp_path / "tools", name))
-    base = push_base_image(open_repository(f"{HOST}/bases"), tag="bake", platforms=[Platform.host()])
+    base = push_base_image(open_repository(f"{HOST}/bases"), tag="bake", platforms=PLATFORMS)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
-    own = {"METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / "cache"), "UV_DEFAULT_INDEX": pantry.index.url}
+    own = {
+        "METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / "cache"),
+        "METAFLOW_PREBUILT_CODEBUILD_IMAGE": "project",
+        "METAFLOW_PREBUILT_CODEBUILD_ARM64_IMAGE": "project",
+        "UV_DEFAULT_INDEX": pantry.index.url,
+    }
     settings = Settings({**kept, **own}, {})
     registry, resolver, progress = ECRRegistry(settings), LockResolver(settings), LineProgress(lambda _: None)
     documents = registry.documents()
@@ -219,12 +334,22 @@ def test_a_whole_bake(in_ecr: Cloud, pantry: Any, tmp_path: Path) -> None:
         ),
     )
     xy = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    requirements = Requirements(python=xy, pypi={"talker": ""}, target=Target(platform=Platform.host()))
-    step = StepImage(step="step", requirements=requirements, base_image=base)
-    baked, again = baker.bake([step])["step"], baker.bake([step])["step"]
-    assert (baked.reused, again.reused) == (False, True)
-    assert len(in_ecr.builds.builds) == 1
+    steps = [
+        StepImage(
+            step=platform.architecture,
+            requirements=Requirements(python=xy, pypi={"talker": ""}, target=Target(platform=platform)),
+            base_image=base,
+        )
+        for platform in PLATFORMS
+    ]
+    with no_arm64_emulation():
+        baked = baker.bake(steps)
+    again = baker.bake(steps)
+    assert len(in_ecr.builds.builds) == len(PLATFORMS)
     repository = open_repository(f"{HOST}/metaflow-prebuilt")
-    assert baked.descriptor == again.descriptor == repository.resolve(baked.reference.rpartition("@")[2])
-    tree = inspect_image(repository, baked.descriptor.digest).tree
-    assert f"opt/prebuilt/env/lib/python{xy}/site-packages/talker/cli.py" in tree
+    for step, image in baked.items():
+        assert (image.reused, again[step].reused) == (False, True)
+        assert image.descriptor == again[step].descriptor == repository.resolve(image.reference.rpartition("@")[2])
+        report = inspect_image(repository, image.descriptor.digest, platform=Platform.parse(f"linux/{step}"))
+        assert report.config.data["architecture"] == step
+        assert f"opt/prebuilt/env/lib/python{xy}/site-packages/talker/cli.py" in report.tree

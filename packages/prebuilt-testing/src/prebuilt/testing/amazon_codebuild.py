@@ -51,20 +51,38 @@ class RemoteBuild:
             self.data["currentPhase"] = phase
             self.data["phases"].append({"phaseType": phase, "startTime": _now()})
 
+    def begin_log(self, client: Any) -> None:  # noqa: ANN401 - boto3 has no types
+        """Begin the log with a client of CloudWatch Logs, which has the permissions that its owner has."""
+        client.create_log_stream(logGroupName=self._group, logStreamName=self._stream)
+        line = {"timestamp": _milliseconds(), "message": "[Container] Waiting for agent ping\n"}
+        client.put_log_events(logGroupName=self._group, logStreamName=self._stream, logEvents=[line])
+        self._has_log()
+
     def write(self, *lines: str) -> None:
         """Write to the log; the first line makes it."""
         from moto.logs.models import logs_backends
 
-        group, stream = f"/aws/codebuild/{self.data['projectName']}", self.data["id"].rpartition(":")[2]
         logs = logs_backends[ACCOUNT][REGION]
         with self._lock:
             if "groupName" not in self.data["logs"]:
-                if group not in logs.groups:
-                    logs.create_log_group(group, {})
-                logs.create_log_stream(group, stream)
-                self.data["logs"] |= {"groupName": group, "streamName": stream}
-            events = [{"timestamp": int(time.time() * 1000), "message": f"{line}\n"} for line in lines]
-            logs.put_log_events(group, stream, events)
+                if self._group not in logs.groups:
+                    logs.create_log_group(self._group, {})
+                logs.create_log_stream(self._group, self._stream)
+                self._has_log()
+            events = [{"timestamp": _milliseconds(), "message": f"{line}\n"} for line in lines]
+            logs.put_log_events(self._group, self._stream, events)
+
+    @property
+    def _group(self) -> str:
+        return f"/aws/codebuild/{self.data['projectName']}"
+
+    @property
+    def _stream(self) -> str:
+        return str(self.data["id"]).rpartition(":")[2]
+
+    def _has_log(self) -> None:
+        with self._lock:
+            self.data["logs"] |= {"groupName": self._group, "streamName": self._stream}
 
     def export(self, **variables: str) -> None:
         """Hand variables back."""
@@ -224,6 +242,10 @@ def _started(project: str) -> dict[str, Any]:
             "cloudWatchLogsArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:null:log-stream:null",
         },
     }
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)
 
 
 def _now() -> datetime:

@@ -95,6 +95,31 @@ def is_allowed(policy: Document, action: str, resource: str, **values: str) -> b
     return bool(found is PermissionResult.PERMITTED)
 
 
+def take_role(client: Callable[[str], Any], arn: str, *, service: str, source: str) -> dict[str, str]:
+    """Return the keys of a role as environment variables, as a service of Amazon takes it for the resource `source`.
+
+    Args:
+        client: Makes clients of the operator's by the name of a service.
+        arn: Of the role.
+        service: ``codebuild.amazonaws.com``.
+        source: ARN.
+
+    Raises:
+        PermissionError: The role's trust policy does not let it.
+    """
+    role = client("iam").get_role(RoleName=arn.rpartition("/")[2])["Role"]
+    trust = role["AssumeRolePolicyDocument"]
+    is_trusted = any(each["Principal"] == {"Service": service} for each in trust["Statement"])
+    if not (is_trusted and is_allowed(trust, "sts:AssumeRole", arn, aws_SourceArn=source)):
+        raise PermissionError(f"{service} is not authorized to perform: sts:AssumeRole on {arn} for {source}")
+    keys = client("sts").assume_role(RoleArn=arn, RoleSessionName="service")["Credentials"]
+    return {
+        "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": keys["SessionToken"],
+    }
+
+
 def _resources(request: IAMRequestBase) -> list[str]:
     """Return the resources that a request is about; none where its service is not known here, or it names none."""
     name = _NAMES.get(request._service)  # noqa: SLF001 - moto has no other names

@@ -156,6 +156,7 @@ class InMemoryRegistry:
         *,
         status: int,
         code: str = "",
+        message: str = "a fault that the test switched on",
         times: int = 1,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -167,6 +168,7 @@ class InMemoryRegistry:
             times=times,
             status=status,
             code=code,
+            message=message,
             headers=headers or {},
         )
         self.faults.add(fault)

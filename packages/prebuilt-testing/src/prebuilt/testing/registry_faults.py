@@ -29,6 +29,7 @@ class Fault:
     times: int
     status: int = 500
     code: str = ""
+    message: str = "a fault that the test switched on"
     headers: Mapping[str, str] = field(default_factory=dict)
     after_bytes: int = 0
     delay_s: float = 0.0

@@ -91,7 +91,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
             raise ConnectionCutError
         fault = faults.take(self.command, self.path, "status")
         if fault is not None:
-            self._refuse(fault.status, fault.code, "a fault that the test switched on", fault.headers)
+            self._refuse(fault.status, fault.code, fault.message, fault.headers)
             return
         path = urlsplit(self.path).path
         for pattern, name in _ROUTES:

@@ -46,7 +46,8 @@ class CodeBuildHost:
     Attributes:
         docker: The engine that is in the build environment.
         image: What commands run in, in that engine: any with ``sh``, Python 3 and what buildspecs use.
-        client: Makes clients of AWS by the name of a service: the host downloads sources and secrets by the service role.
+        client: Makes clients of AWS by the name of a service, with the keys of the service role: by it the host downloads sources,
+            reads secrets and begins logs.
         environ: What the environment has, for the service role and the network.
         mounts: Folders of this machine by their place in the container: where boto3 is.
     """
@@ -59,31 +60,36 @@ class CodeBuildHost:
 
     def __call__(self, build: RemoteBuild) -> None:
         """Execute `build` to its end."""
-        for phase in ("QUEUED", "PROVISIONING"):
-            build.enter(phase)
-        with tempfile.TemporaryDirectory(prefix="prebuilt-codebuild-") as name:
+        build.enter("QUEUED")
+        with tempfile.TemporaryDirectory(prefix="prebuilt-codebuild-") as name, _failing_of_the_client(build):
             folder = Path(name)
+            build.begin_log(self.client("logs"))
+            build.enter("PROVISIONING")
             build.enter("DOWNLOAD_SOURCE")
-            try:
-                self._download(build, folder / "src")
-            except Exception as error:  # noqa: BLE001 - whatever the API says is what the user reads
-                build.end("FAILED", f"CLIENT_ERROR: {error}")
-                return
+            variables = self._variables(build)
+            self._download(build, folder / "src")
             spec = _parse(build.asked["buildspecOverride"])
             _write_agent(folder / "agent", spec)
-            self._execute(build, folder, spec)
+            self._execute(build, folder, spec, variables)
 
     def _download(self, build: RemoteBuild, folder: Path) -> None:
+        """Get the source as CodeBuild does, which looks whose bucket it is.
+
+        Source: https://docs.aws.amazon.com/codebuild/latest/userguide/setting-up-service-role.html
+        """
+        s3 = self.client("s3")
         bucket, _, key = build.asked["sourceLocationOverride"].partition("/")
+        s3.get_bucket_location(Bucket=bucket)
+        s3.get_bucket_acl(Bucket=bucket)
         archive = folder.with_suffix(".zip")
-        self.client("s3").download_file(bucket, key, str(archive))
+        archive.write_bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
         with zipfile.ZipFile(archive) as files:
             files.extractall(folder)  # what the product has made
 
-    def _execute(self, build: RemoteBuild, folder: Path, spec: Mapping[str, Any]) -> None:
+    def _execute(self, build: RemoteBuild, folder: Path, spec: Mapping[str, Any], variables: Mapping[str, str]) -> None:
         name = "build-" + build.data["id"].rpartition(":")[2]
         exported: dict[str, str] = {}
-        with self._container(name, build, folder) as process, _killed_when_stopped(self.docker, name, build):
+        with self._container(name, build, folder, variables) as process, _killed_when_stopped(self.docker, name, build):
             assert process.stdout is not None
             for line in process.stdout:
                 verb, _, rest = line.rstrip("\n").removeprefix(_MARK).partition(" ")
@@ -102,8 +108,10 @@ class CodeBuildHost:
             build.end("FAILED", f"Error while executing command. Reason: exit status {status}")
 
     @contextlib.contextmanager
-    def _container(self, name: str, build: RemoteBuild, folder: Path) -> Iterator[subprocess.Popen[str]]:
-        variables = {**self.environ, **self._variables(build), "CODEBUILD_BUILD_ID": build.data["id"], "HOME": "/root"}
+    def _container(
+        self, name: str, build: RemoteBuild, folder: Path, own: Mapping[str, str]
+    ) -> Iterator[subprocess.Popen[str]]:
+        variables = {**self.environ, **own, "CODEBUILD_BUILD_ID": build.data["id"], "HOME": "/root"}
         socket = self.docker.host.removeprefix("unix://")
         mounts = {
             str(folder / "src"): _SOURCE,
@@ -152,6 +160,17 @@ class CodeBuildHost:
         secret, _, key = variable["value"].rpartition(":")
         text = self.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"]
         return str(json.loads(text)[key])
+
+
+@contextlib.contextmanager
+def _failing_of_the_client(build: RemoteBuild) -> Iterator[None]:
+    """End the build in its phase where AWS refuses in the body: that is what the user reads."""
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        build.end("FAILED", f"CLIENT_ERROR: {error}")
 
 
 def _parse(text: str) -> dict[str, Any]:
