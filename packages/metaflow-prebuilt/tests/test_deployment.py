@@ -254,6 +254,17 @@ def test_a_container_may_run_from_it(deploy, world):
     assert deploy(Three, "container")[1].images
 
 
+def test_a_loopback_is_told_of(deploy, world, on_kubernetes, monkeypatch):
+    """A node's loopback is another place, unless a mirror has that name: a line says so, and only where a cluster pulls."""
+    monkeypatch.setattr(Registry, "image_tag", lambda _, env_id: f"localhost:5001/images:{env_id.full_id}")
+    deploy(Three, "container")
+    assert not [line for line in world.lines if "localhost" in line]
+    deploy(Three, "kubernetes")
+    (line,) = [line for line in world.lines if "localhost" in line]
+    assert "steps same, start will pull from localhost:5001" in line
+    assert "METAFLOW_PREBUILT_IMAGE_REGISTRY" in line
+
+
 def test_pull_settings_reach_decorators_that_know_them(deploy, on_kubernetes):
     """What the registry wants set is set; one secret becomes the list that Kubernetes wants."""
     flow, _ = deploy(Three, "kubernetes")

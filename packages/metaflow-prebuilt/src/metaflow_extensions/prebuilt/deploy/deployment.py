@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 from metaflow_extensions.prebuilt.deploy.backends import IMAGE_REGISTRY, Backends, choose_backends, registry_is_chosen
 from metaflow_extensions.prebuilt.deploy.base_image import base_image
@@ -23,6 +24,7 @@ from prebuilt.core.documents import DocumentStore, FolderDocuments
 from prebuilt.core.errors import BaseImageError, RateLimitedError, RegistryError, SettingError
 from prebuilt.core.lock import Lock
 from prebuilt.core.locks import Locks, Resolver
+from prebuilt.core.loopback import is_loopback
 from prebuilt.core.platforms import Platform
 from prebuilt.core.progress import ImageProgress, LineProgress, Progress, TerminalProgress
 from prebuilt.core.requirements import Requirements
@@ -97,6 +99,9 @@ class Deployment:
         backends = self._backends(elsewhere)
         documents = (backends.registry.documents() if backends else None) or _local_documents(self.settings)
         baked = self._bake(elsewhere, backends, documents) if backends else {}
+        self._warn_of_loopback(
+            {step.name: baked[step.name] for step in elsewhere if step.leaves_this_machine and step.name in baked}
+        )
         pinned = self._pin(
             [step for step in elsewhere if step.asked is None and not step.leaves_this_machine], documents
         )
@@ -145,6 +150,18 @@ class Deployment:
             materials=self._materials(documents),
         )
         return baker.bake(images)
+
+    def _warn_of_loopback(self, leaving: Mapping[str, BakedImage]) -> None:
+        """Tell of images that are pulled from a loopback. A node may have a mirror of that name, as kind's have: no more is known here."""
+        steps_of: dict[str, list[str]] = {}
+        for name, image in leaving.items():
+            steps_of.setdefault(image.reference.partition("/")[0], []).append(name)
+        for host, names in steps_of.items():
+            if is_loopback(urlsplit(f"//{host}").hostname or ""):
+                self.progress.note(
+                    f"prebuilt: {_named(names)} will pull from {host}, which each node takes for itself: if its nodes have no mirror"
+                    f" of that name, set METAFLOW_{IMAGE_REGISTRY} to a registry that the cluster reaches"
+                )
 
     def _materials(self, documents: DocumentStore) -> MaterialsSource:
         locks = Locks(resolver=self.resolver, documents=documents, progress=self.progress)
