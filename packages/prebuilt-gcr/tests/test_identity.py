@@ -255,6 +255,7 @@ class TestErrors:
     ("status", "code", "message", "words"),
     [
         (403, "PERMISSION_DENIED", "Permission 'x' denied", "artifactregistry.repositories.get"),
+        (403, "PERMISSION_DENIED", "a role with the serviceusage.services.use permission", "set-quota-project"),
         (403, "PERMISSION_DENIED", "Artifact Registry API has not been used in project 1", "gcloud services enable"),
         (400, "INVALID_ARGUMENT", "invalid location", "METAFLOW_PREBUILT_GCR_HOST"),
         (401, "UNAUTHENTICATED", "invalid credentials", "gcloud auth application-default login"),
