@@ -234,6 +234,20 @@ def test_another_python_than_the_base_has_compiles_in_its_own_image(cases: dict[
     assert "FROM python:3.12-slim AS environment" in text
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_builder_with_one_platform_pins_the_build_stage(form: DockerfileForm, cases: dict[str, Case]) -> None:
+    """In the plain form, and the build stage alone; BuildKit's knows the build platform by itself."""
+    case = cases["base-python"]
+    plan = plan_layers(case.spec)
+    usual, pinned = (
+        dockerfile_build(case.spec, plan, case.materials, form, pin).dockerfile.splitlines()
+        for pin in (lambda image: image, lambda image: f"pinned/{image}")
+    )
+    changed = [(one, other) for one, other in zip(usual, pinned, strict=True) if one != other]
+    stage = f"{case.spec.base.repository}@{case.spec.base.index_digest} AS environment"
+    assert changed == ([(f"FROM {stage}", f"FROM pinned/{stage}")] if form == "plain" else [])
+
+
 def test_only_the_layers_that_changed_are_built_anew(cases: dict[str, Case], wheel: Callable[..., Wheel]) -> None:
     """With one package changed, every other layer's stage reads the same sources as before."""
     case = cases["base-python"]
