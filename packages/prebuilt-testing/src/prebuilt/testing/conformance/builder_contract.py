@@ -18,6 +18,7 @@ from prebuilt.core.errors import BuildError, CancelledError, PrebuiltError
 from prebuilt.core.plan import LARGE_BYTES
 from prebuilt.core.spec import DEFAULT_PATH, PREFIX
 from prebuilt.oci.open import open_repository
+from prebuilt.oci.repository import Repository
 from prebuilt.testing.conformance.builder_world import BuilderWorld, NewBuilder, not_asked
 from prebuilt.testing.conformance.materials import SITE_PACKAGES, Materials, RecordingProgress
 from prebuilt.testing.conformance.stage import SuiteStage
@@ -166,18 +167,24 @@ class BuilderContract(BuilderWorld):
         self, new_builder: NewBuilder, registry_materials: Materials, address: str, capfd: pytest.CaptureFixture[str]
     ) -> None:
         """B-14: The request's credentials are used, and are in no output, progress, error or image; nothing is printed."""
-        auth = RegistryAuth(scheme="basic", users={"me": _SECRET})
+        users = {"me": _SECRET}
         spec, progress = registry_materials.spec(registry_materials.wheel("one")), RecordingProgress()
-        with InMemoryRegistry(auth=auth, address=address) as guarded:
-            target = open_repository(guarded.repository("team/image"), Credentials(username="me", secret=_SECRET))
-            materials = replace(registry_materials, target=target)
-            with pytest.raises(PrebuiltError) as caught:
-                new_builder().build(materials.request(spec, **_login(f"{_SECRET}-wrong")), progress)
-            shown = [*progress.texts, str(caught.value), repr(caught.value)]
-            if self.takes_credentials:
-                new_builder().build(materials.request(spec, **_login(_SECRET)), progress)
-                report = inspect_image(target, "image", foreign=True)
-                shown += [str(report.config.data), str(report.manifest)]
+
+        def build(registry: InMemoryRegistry, secret: str) -> Repository:
+            target = open_repository(registry.repository("team/image"), Credentials(username="me", secret=_SECRET))
+            request = replace(registry_materials, target=target).request(spec, **_login(secret))
+            new_builder().build(request, progress)
+            return target
+
+        # The wrong one by tokens: engines ask a registry of the Basic scheme five times, with a minute of waits.
+        asks_once = InMemoryRegistry(auth=RegistryAuth(scheme="token", users=users), address=address)
+        with asks_once as guarded, pytest.raises(PrebuiltError) as caught:
+            build(guarded, f"{_SECRET}-wrong")
+        shown = [str(caught.value), repr(caught.value)]
+        if self.takes_credentials:
+            with InMemoryRegistry(auth=RegistryAuth(scheme="basic", users=users), address=address) as guarded:
+                report = inspect_image(build(guarded, _SECRET), "image", foreign=True)
+            shown += [str(report.config.data), str(report.manifest)]
         printed = capfd.readouterr()
         assert (printed.out, printed.err) == ("", "")
         assert [text for text in (*shown, *progress.texts) if _SECRET in text] == []
