@@ -42,7 +42,6 @@ def docker(*arguments: str) -> str:
 
 
 class TestDocker(ContainerEngineContract):
-    seconds_to_end = 3.0
 
     def leftovers(self) -> Sequence[str]:
         """Containers, running or not."""

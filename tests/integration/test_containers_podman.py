@@ -39,7 +39,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerWorld]:
 
 
 class TestPodman(ContainerEngineContract):
-    seconds_to_end = 3.0
 
     def leftovers(self) -> Sequence[str]:
         """Containers, running or not."""

@@ -177,7 +177,7 @@ class Bench:
 
     def settled(self) -> bool:
         """Return whether, within some seconds, no container is left."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while self.containers() and time.monotonic() < end:
             time.sleep(0.2)
         return not self.containers()
@@ -406,8 +406,8 @@ def test_cancelled_build_stops(docker_bench: Bench) -> None:
         began_s = time.monotonic()
         cancellation.cancel()
         with pytest.raises(CancelledError):
-            built.result(timeout=30)
-    assert time.monotonic() - began_s < 15
+            built.result(timeout=60)
+    assert time.monotonic() - began_s < 50
     assert docker_bench.settled()
 
 
@@ -442,9 +442,9 @@ def test_killed_client_leaves_nothing(docker_bench: Bench, number: signal.Signal
         assert client.stdout is not None
         assert any("sleeping 42" in line for line in client.stdout)
         client.send_signal(number)
-        client.wait(30)
+        client.wait(60)
     assert docker_bench.settled()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while _processes(mark) and time.monotonic() < end:
         time.sleep(0.2)
     assert _processes(mark) == []

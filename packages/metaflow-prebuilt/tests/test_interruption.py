@@ -17,7 +17,7 @@ from metaflow_extensions.prebuilt.deploy.interruption import at_once_the_second_
 try:
     with at_once_the_second_time():
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(20)
+        time.sleep(50)
 finally:
     print("stopping", flush=True)
     os.kill(os.getpid(), signal.SIGINT)
@@ -37,7 +37,7 @@ def test_the_first_one_is_raised():
 
 def test_the_second_one_ends_the_process():
     """Nobody waits for threads that wait for a server."""
-    done = subprocess.run([sys.executable, "-c", _IMPATIENT], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", _IMPATIENT], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "stopping\n")
 
 

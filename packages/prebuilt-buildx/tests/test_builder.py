@@ -313,7 +313,7 @@ def test_cancelled_build_stops(docker: Any, make_request: NewRequest, tmp_path: 
     login = Credentials(username="me", secret="s3cret")
     with pytest.raises(CancelledError):
         _service().build(make_request(credentials=login, cancellation=cancellation), Cancelling())
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 40
     assert threading.active_count() == threads
     assert _scratch(tmp_path) == []
 

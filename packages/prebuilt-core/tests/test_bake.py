@@ -171,7 +171,7 @@ def test_a_damaged_kept_lock_is_said_and_resolved_anew(
 
 def test_images_are_baked_at_once(bakery: Bakery, step: Callable[..., StepImage]) -> None:
     """Two different images wait for each other, which only works if both are under way."""
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=60)
     bakery.maker.act = lambda _: (barrier.wait(), None)[1]
     assert len(bakery.baker.bake([step("a", "x"), step("b", "y")])) == 2
 

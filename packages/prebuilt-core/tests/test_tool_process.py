@@ -96,8 +96,8 @@ def test_cancelled_command_stops(script: str, monkeypatch: pytest.MonkeyPatch) -
     began_s = time.monotonic()
     with pytest.raises(CancelledError):
         run_tool(_sh(f"echo $$; {script}"), output=hear, cancellation=cancellation)
-    assert time.monotonic() - began_s < 10
-    assert _within(5, lambda: not _is_alive(pids[0]))
+    assert time.monotonic() - began_s < 40
+    assert _within(30, lambda: not _is_alive(pids[0]))
 
 
 def test_cancelled_before_it_starts(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_failures_beside_it_stop_it(where: str) -> None:
             run_tool(_sh("sleep 60"), output=print, stdin=fail())
         else:
             run_tool(_sh("echo; sleep 60"), output=hear)
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 40
 
 
 def test_children_that_stay_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_children_that_stay_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prebuilt.core.tool_process._PATIENCE_S", 0.3)
     said: list[str] = []
     assert run_tool(_sh("sleep 60 & echo $!"), output=said.append) == 0
-    assert _within(5, lambda: not _is_alive(int(said[0])))
+    assert _within(30, lambda: not _is_alive(int(said[0])))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -163,8 +163,8 @@ def test_nothing_stays_when_we_are_stopped(number: signal.Signals, tmp_path: Pat
     assert _within(20, lambda: pid.exists() and pid.read_text().endswith("\n"))
     client.send_signal(number)
     client.wait()
-    assert _within(5, lambda: not _is_alive(int(pid.read_text())))
-    assert _within(5, lambda: list(tmp_path.iterdir()) == [pid])
+    assert _within(30, lambda: not _is_alive(int(pid.read_text())))
+    assert _within(30, lambda: list(tmp_path.iterdir()) == [pid])
 
 
 def test_folders_stay_when_all_is_well(tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ def test_cancelled_push_is_left(engine: FakeEngine) -> None:
     began_s = time.monotonic()
     with pytest.raises(CancelledError):
         engine.push(limits=Limits.start(cancellation, 30)).push()
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < 20
     assert engine.was_left.wait(5)
 
 

@@ -323,7 +323,7 @@ def test_cancelled(cluster: Any, make_request: NewRequest, *, in_log: bool) -> N
     began_s = time.monotonic()
     with pytest.raises(CancelledError):
         _service().build(make_request(cancellation=cancellation), RecordingProgress())
-    assert time.monotonic() - began_s < 15
+    assert time.monotonic() - began_s < 60
     assert cluster.left == []
     assert not [thread for thread in threading.enumerate() if thread.name == "kaniko-log"]
 

@@ -65,20 +65,22 @@ def test_lines_of_one_moment_are_kept(cluster: Any) -> None:
 def test_server_that_is_away_for_a_while(cluster: Any, tells: Callable[..., Any]) -> None:
     """A build goes on in a cluster whose API does not answer for a while; it is said once, and the log is whole in the end."""
     lines = [f"INFO[0000] line {number}" for number in range(20)]
+    said: list[str] = []
 
     def story(fake: Any, job: Any) -> None:
         pod = fake.add_pod(job)
         fake.run(pod)
         fake.say(pod, *lines[:10])
-        time.sleep(0.3)
+        while lines[9] not in said:
+            time.sleep(0.01)
         fake.away.set()
         fake.say(pod, *lines[10:])
-        time.sleep(1.5)
+        while not any("does not answer" in line for line in said):
+            time.sleep(0.01)
         fake.end(pod)
         fake.away.clear()
 
     cluster.story = story
-    said: list[str] = []
     assert _build(said)
     assert [line for line in said if line.startswith("INFO")] == lines
     assert len([line for line in said if "does not answer" in line]) == 1

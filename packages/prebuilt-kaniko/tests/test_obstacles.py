@@ -214,17 +214,19 @@ def test_our_own_objects_may_come_late(cluster: Any, build: Callable[..., Any]) 
 
 def test_job_that_somebody_deletes(cluster: Any, build: Callable[..., Any]) -> None:
     """It is said that somebody else did it."""
+    progress = RecordingProgress()
 
     def story(fake: Any, job: Any) -> None:
         pod = fake.add_pod(job)
         fake.run(pod)
         fake.say(pod, "INFO[0000] half way")
-        time.sleep(0.3)
+        while "INFO[0000] half way" not in progress.texts:
+            time.sleep(0.01)
         fake.delete_job(job["metadata"]["name"])
 
     cluster.story = story
     with pytest.raises(BuildError, match="somebody else deleted the Job") as caught:
-        build()
+        build(progress)
     assert caught.value.output == ("INFO[0000] half way",)
 
 

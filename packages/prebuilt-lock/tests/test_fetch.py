@@ -354,7 +354,7 @@ def test_a_channel_that_falls_silent_holds_nobody_up(
         package = conda_package("linked", url=f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(CancelledError if is_cancelled else FetchError):
             make_files().get(package, check=check).__enter__()
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 20
 
 
 @pytest.mark.parametrize(

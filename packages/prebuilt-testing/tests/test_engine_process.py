@@ -61,6 +61,6 @@ def test_a_server_that_ends_at_once_shows_its_log(tmp_path: Path):
     command = ["sh", "-c", "echo no such option; exit 3"]
     with (
         pytest.raises(EngineError, match=r"start sh: it ended with 3(.|\n)*no such option"),
-        running(command, log=tmp_path / "log", ready=lambda: False, timeout_s=10),
+        running(command, log=tmp_path / "log", ready=lambda: False, timeout_s=60),
     ):
         pytest.fail("it is not ready")

@@ -121,7 +121,7 @@ class TestCtrlC:
             before = time.monotonic()
             self.interrupted(process)
             text, _ = process.communicate(timeout=30)
-        assert time.monotonic() - before < 10
+        assert time.monotonic() - before < 25
         assert place.outcome(text, process.returncode).message == STOPPED
         assert place.is_intact(images=0)
 
@@ -148,7 +148,7 @@ class TestCtrlC:
             before = time.monotonic()
             self.interrupted(process)
             process.communicate(timeout=30)
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < 25
         assert process.returncode == -signal.SIGINT
         stalling.open.set()
         assert place.run(pypi=LARGE).deployed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 import tarfile
@@ -54,14 +55,17 @@ class TestRootless(ContainerEngineContract):
         def give_up(*_: object) -> None:
             raise TimeoutError
 
+        seconds = str(secrets.randbelow(10**9) + 10**9)  # as no other process
         before = signal.signal(signal.SIGALRM, give_up)
         signal.setitimer(signal.ITIMER_REAL, 0.5)
         try:
             with pytest.raises(TimeoutError):
-                engine.run(ContainerRun(image=image, command=("sleep", "4325")))
+                engine.run(ContainerRun(image=image, command=("sleep", seconds)))
         finally:
             signal.signal(signal.SIGALRM, before)
-        assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"4325" in path.read_bytes()]
+        assert not [
+            path for path in Path("/proc").glob("[0-9]*/cmdline") if f"\0{seconds}\0".encode() in path.read_bytes()
+        ]
 
     def test_nothing_is_left_after_a_run(self, sh: Shell, folder: Path) -> None:
         """What a run wrote is removed, folders that are closed to their owner included."""

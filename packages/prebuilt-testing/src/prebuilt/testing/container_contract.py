@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from prebuilt.testing.tar_image import TarLayer, busybox_layer, push_tar_image
 Shell = Callable[..., tuple[int, str, str]]
 """Runs a line of shell; returns exit code, standard output and standard error."""
 
+_GRACE_S = 8.0  # engines give a command ten seconds, and kill it: ours are not to wait for that
+_RUN = 10**7 + secrets.randbelow(10**8)  # tells the processes of this run from those of others
 _CALLER = """\
 import json, sys
 from pathlib import Path
@@ -92,9 +95,6 @@ def _push_image(layout: LayoutRepository) -> str:
 
 class ContainerEngineContract:
     """Run as it is by a subclass, in a module with a fixture `world` that gives a :func:`container_world`."""
-
-    seconds_to_end: float = 1.0
-    """How long the end of a command may take after a signal."""
 
     def leftovers(self) -> Sequence[str]:
         """Return what the engine itself still knows of containers."""
@@ -257,9 +257,9 @@ class ContainerEngineContract:
     def test_what_a_command_leaves_running_ends_with_it(self, sh: Shell) -> None:
         """Background processes do not outlive the command, and do not hold it up."""
         started_s = time.monotonic()
-        assert sh("/bin/sleep 4321 & true")[0] == 0
-        assert time.monotonic() - started_s < 15  # noqa: PLR2004
-        assert not _running("4321")
+        assert sh(f"/bin/sleep {_long(1)} & true")[0] == 0
+        assert time.monotonic() - started_s < 60  # noqa: PLR2004
+        assert not _running(_long(1))
 
     def test_a_second_run_is_quick(self, engine: Engine, image: str) -> None:
         """With the image at hand, a run takes a moment."""
@@ -270,7 +270,7 @@ class ContainerEngineContract:
             started_s = time.monotonic()
             engine.run(run)
             durations_s.append(time.monotonic() - started_s)
-        assert min(durations_s) < 2  # noqa: PLR2004
+        assert min(durations_s) < 5  # noqa: PLR2004
 
     def test_many_at_once(self, engine: Engine, image: str) -> None:
         """Runs from several threads do not get into each other's way."""
@@ -285,11 +285,11 @@ class ContainerEngineContract:
 
     def test_kill_ends_it(self, engine: Engine, image: str) -> None:
         """A killed container is gone when `kill` returns, and can be killed again."""
-        container = engine.start(ContainerRun(image=image, command=("sleep", "4322")))
-        _eventually(lambda: bool(_running("4322")))
+        container = engine.start(ContainerRun(image=image, command=("sleep", _long(2))))
+        _eventually(lambda: bool(_running(_long(2))))
         container.kill()
         container.kill()
-        assert not _running("4322")
+        assert not _running(_long(2))
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_signals_reach_the_command(self, engine_name: str, folder: Path, image: str, number: int) -> None:
@@ -297,29 +297,29 @@ class ContainerEngineContract:
         line = f"trap 'echo caught; exit 7' {int(number)}; echo ready; while :; do sleep 0.05; done"
         with _caller(engine_name, folder, image, ("sh", "-c", line)) as process:
             process.send_signal(number)
-            out, _ = process.communicate(timeout=20)
+            out, _ = process.communicate(timeout=60)
         assert (process.returncode, out) == (7, b"caught\n")
 
     def test_sigterm_ends_a_command_that_does_not_care(self, engine_name: str, folder: Path, image: str) -> None:
         """A command without a handler ends at once, though it is alone in its PID namespace."""
-        with _caller(engine_name, folder, image, ("sh", "-c", "echo ready; exec /bin/sleep 4323")) as process:
+        with _caller(engine_name, folder, image, ("sh", "-c", f"echo ready; exec /bin/sleep {_long(3)}")) as process:
             sent_s = time.monotonic()
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
             took_s = time.monotonic() - sent_s
         assert process.returncode == 128 + signal.SIGTERM
-        assert took_s < self.seconds_to_end
-        assert not _running("4323")
+        assert took_s < _GRACE_S
+        assert not _running(_long(3))
 
     def test_sigkill_of_the_caller_leaves_nothing(self, engine_name: str, folder: Path, image: str) -> None:
         """Nothing of the container is there a moment after its caller was killed."""
         with _caller(
-            engine_name, folder, image, ("sh", "-c", "/bin/sleep 4324 & echo ready; exec /bin/sleep 4324")
+            engine_name, folder, image, ("sh", "-c", f"/bin/sleep {_long(4)} & echo ready; exec /bin/sleep {_long(4)}")
         ) as process:
-            _eventually(lambda: len(_running("4324")) >= 2)  # noqa: PLR2004
+            _eventually(lambda: len(_running(_long(4))) >= 2)  # noqa: PLR2004
             process.kill()
-            process.communicate(timeout=20)
-        _eventually(lambda: not _running("4324"))
+            process.communicate(timeout=60)
+        _eventually(lambda: not _running(_long(4)))
         _eventually(lambda: not _mounted_below(folder))
         _eventually(lambda: not self.leftovers())
         _eventually(lambda: not list((folder / "tmp").iterdir()))
@@ -351,6 +351,11 @@ def _command_lines() -> list[bytes]:
     return lines
 
 
+def _long(number: int) -> str:
+    """Return seconds to sleep: those of a test of this run, while other runs of this suite may be under way."""
+    return str(_RUN * 10 + number)
+
+
 def _running(argument: str) -> list[bytes]:
     """Return the processes called ``sleep`` with this argument; busybox has its shell not call its own so, but /bin/sleep."""
     wanted = argument.encode()
@@ -364,7 +369,7 @@ def _mounted_below(folder: Path) -> list[str]:
     return [point for point in points if point.startswith(f"{folder}/")]
 
 
-def _eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def _eventually(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, "it did not come true in time"
