@@ -245,12 +245,15 @@ def test_a_project_that_keeps_no_log(cloud: Any, heard: Any, make_request: Make)
     assert "logs:PutLogEvents" in heard.notes[-1]
 
 
-def test_an_upload_that_is_cut_off_is_tried_again(gate: Any, cloud: Any, heard: Any, make_request: Make) -> None:
-    """A connection that ends in mid-upload costs time, and no more."""
-    gate.breaks("UploadPart", "cut", times=2)
-    assert CodeBuildService().build(make_request(files=LARGE), heard) is not None
-    assert gate.asked.count("UploadPart") == 3 + 2
-    assert gate.asked.count("CompleteMultipartUpload") == 1
+@pytest.mark.parametrize(("operation", "files", "parts"), [("UploadPart", LARGE, 3), ("PutObject", None, 1)])
+def test_an_upload_that_is_cut_off_is_tried_again(
+    gate: Any, cloud: Any, heard: Any, make_request: Make, operation: str, files: Any, parts: int
+) -> None:
+    """A connection that ends in mid-upload costs time, and no more; only what was cut off is sent again."""
+    gate.breaks(operation, "cut", times=2)
+    assert CodeBuildService().build(make_request(files=files), heard) is not None
+    assert gate.asked.count(operation) == parts + 2
+    assert gate.asked.count("CompleteMultipartUpload") == (operation == "UploadPart")
     assert cloud.keys() == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from prebuilt.core.errors import CancelledError
 from prebuilt.core.tree import BytesContent
 from prebuilt.testing.amazon_codebuild import PROJECT, RemoteBuild
 from prebuilt.testing.amazon_ecr import ACCOUNT, REGION
-from prebuilt.testing.amazon_permissions import is_allowed
+from prebuilt.testing.amazon_permissions import is_allowed, take_role
 from prebuilt.testing.amazon_stack import Stack, deploy_stack
 
 Make = Callable[..., BuildRequest]
@@ -90,12 +91,13 @@ def test_deployers_may_do_nothing_elsewhere(
 
 def test_the_role_is_the_projects_alone(cloud: Any, stack: Stack) -> None:
     """CodeBuild may take the role for the project of the stack, and for no other one."""
-    trust = cloud.client("iam").get_role(RoleName=stack.resources["Role"])["Role"]["AssumeRolePolicyDocument"]
     (project,) = cloud.client("codebuild").batch_get_projects(names=[stack.outputs["Project"]])["projects"]
     assert project["serviceRole"].endswith(f":role/{stack.resources['Role']}")
-    assert trust["Statement"][0]["Principal"] == {"Service": "codebuild.amazonaws.com"}
-    assert is_allowed(trust, "sts:AssumeRole", project["serviceRole"], aws_SourceArn=project["arn"])
-    assert not is_allowed(trust, "sts:AssumeRole", project["serviceRole"], aws_SourceArn=f"{PROJECTS}/another")
+    take = partial(take_role, cloud.client, project["serviceRole"])
+    assert take(service="codebuild.amazonaws.com", source=project["arn"]).keys() >= {"AWS_SESSION_TOKEN"}
+    for service, source in ("codebuild", f"{PROJECTS}/another"), ("lambda", project["arn"]):
+        with pytest.raises(PermissionError, match="sts:AssumeRole"):
+            take(service=f"{service}.amazonaws.com", source=source)
 
 
 @pytest.mark.parametrize(
