@@ -59,7 +59,8 @@ class Session:
                 floor.say(self.name, line.rstrip("\n"))
         self.elapsed_s = time.monotonic() - began
         self.result = "failed" if process.returncode else "success"
-        floor.leave(self.name, f"---- {self.name}: {self.result} after {self.elapsed_s:.0f} s")
+        last_words = [*self.problems, f"---- {self.name}: {self.result} after {self.elapsed_s:.0f} s"]
+        floor.leave(self.name, *last_words)
 
 
 def summary(sessions: Sequence[Session], elapsed_s: float) -> Iterable[str]:

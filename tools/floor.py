@@ -29,13 +29,14 @@ class Floor:
             else:
                 self._kept[name].append(line)
 
-    def leave(self, name: str, last_word: str) -> None:
-        """Say the last word, at once also out of turn, and make room for those who follow."""
+    def leave(self, name: str, *last_words: str) -> None:
+        """Say the last words, at once also out of turn, and make room for those who follow."""
         with self._lock:
             self._gone.add(name)
             if name != next(iter(self._kept)):
-                self._speak(f"{last_word}; what it said follows in its turn")
-            self._kept[name].append(last_word)
+                for line in (*last_words, "(what it said follows in its turn)"):
+                    self._speak(line)
+            self._kept[name].extend(last_words)
             while self._kept and (first := next(iter(self._kept))) in self._gone:
                 self._print(first)
                 del self._kept[first]

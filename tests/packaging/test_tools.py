@@ -200,10 +200,10 @@ def test_who_came_first_speaks_first() -> None:
     floor.leave("short", "short: failed")
     floor.say("late", "t1")
     floor.say("long", "l2")
-    assert said == ["l1", "short: failed; what it said follows in its turn", "l2"]
+    assert said == ["l1", "short: failed", "(what it said follows in its turn)", "l2"]
     floor.leave("long", "long: success")
     floor.say("late", "t2")
-    assert said[3:] == ["long: success", "s1", "short: failed", "t1", "t2"]
+    assert said[4:] == ["long: success", "s1", "short: failed", "t1", "t2"]
 
 
 def test_every_script_runs_on_the_oldest_python() -> None:
