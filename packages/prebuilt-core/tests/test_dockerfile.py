@@ -240,12 +240,22 @@ def test_a_builder_with_one_platform_pins_the_build_stage(form: DockerfileForm, 
     case = cases["base-python"]
     plan = plan_layers(case.spec)
     usual, pinned = (
-        dockerfile_build(case.spec, plan, case.materials, form, pin).dockerfile.splitlines()
+        dockerfile_build(case.spec, plan, case.materials, form, pin=pin).dockerfile.splitlines()
         for pin in (lambda image: image, lambda image: f"pinned/{image}")
     )
     changed = [(one, other) for one, other in zip(usual, pinned, strict=True) if one != other]
     stage = f"{case.spec.base.repository}@{case.spec.base.index_digest} AS environment"
     assert changed == ([(f"FROM {stage}", f"FROM pinned/{stage}")] if form == "plain" else [])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_builder_may_set_the_labels_itself(form: DockerfileForm, cases: dict[str, Case]) -> None:
+    """Then the Dockerfile sets none, and is as it was in all else."""
+    case = cases["base-python"]
+    usual = case.build(form).dockerfile.splitlines()
+    without = dockerfile_build(case.spec, plan_layers(case.spec), case.materials, form, sets_labels=False)
+    assert any(line.startswith("LABEL ") for line in usual)
+    assert without.dockerfile.splitlines() == [line for line in usual if not line.startswith("LABEL ")]
 
 
 def test_only_the_layers_that_changed_are_built_anew(cases: dict[str, Case], wheel: Callable[..., Wheel]) -> None:

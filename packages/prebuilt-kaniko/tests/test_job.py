@@ -102,12 +102,20 @@ def test_flags_follow_what_is_built(build: KanikoBuild) -> None:
     assert "--context=gs://b/k.tar.gz" in arguments
     assert few["volumes"] == []
     assert not any(a.startswith(("--cache", "--comp", "--insec", "--snap", "--custom", "--repro")) for a in arguments)
-    full = replace(build, compression="zstd", cache="r.example/c", insecure=("r.example",), is_ours=True)
+    full = replace(
+        build,
+        compression="zstd",
+        cache="r.example/c",
+        image_labels={"owner": "$(WHO) 'x'"},
+        insecure=("r.example",),
+        is_ours=True,
+    )
     assert {
         "--compression=zstd",
         "--cache=true",
         "--cache-repo=r.example/c",
         "--insecure-registry=r.example",
+        "--label=owner=$$(WHO) 'x'",
         "--snapshot-mode=redo",
         "--custom-platform=linux/arm64",
     } <= set(_spec(full, _config())["containers"][0]["args"])

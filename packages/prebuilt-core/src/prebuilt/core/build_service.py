@@ -108,11 +108,16 @@ class BuildRequest:
 
     @contextlib.contextmanager
     def as_dockerfile(
-        self, form: DockerfileForm, progress: ImageProgress, pin: Callable[[str], str] = lambda image: image
+        self,
+        form: DockerfileForm,
+        progress: ImageProgress,
+        *,
+        pin: Callable[[str], str] = lambda image: image,
+        sets_labels: bool = True,
     ) -> Iterator[DockerfileBuild]:
         """Give a Dockerfile of this image and its context, which can be read inside the ``with`` only.
 
-        `pin` is that of :func:`~prebuilt.core.dockerfile.dockerfile_build`.
+        `pin` and `sets_labels` are those of :func:`~prebuilt.core.dockerfile.dockerfile_build`.
 
         Raises:
             BuildError: No Dockerfile can make it, or nothing gathers materials.
@@ -124,7 +129,7 @@ class BuildRequest:
             )
         check_python(self.spec)
         with self.materials.gather(self.spec, progress, check=self.cancellation.check) as materials:
-            yield dockerfile_build(self.spec, self.plan, materials, form, pin)
+            yield dockerfile_build(self.spec, self.plan, materials, form, pin=pin, sets_labels=sets_labels)
 
 
 class BuildOutput:

@@ -105,7 +105,9 @@ def dockerfile_build(
     plan: LayerPlan,
     materials: BuildMaterials,
     form: DockerfileForm,
+    *,
     pin: Callable[[str], str] = lambda image: image,
+    sets_labels: bool = True,
 ) -> DockerfileBuild:
     """Return what builds `spec`, layered by `plan`.
 
@@ -116,6 +118,7 @@ def dockerfile_build(
         form: What the builder understands.
         pin: Is given the build stage's image in the plain form, and returns the one for the platform that it runs on: for builders
             that have one platform for all stages.
+        sets_labels: Whether it sets the labels; False for a builder that gives them to the image itself.
 
     Raises:
         BuildError: No build stage can make the layers.
@@ -129,7 +132,7 @@ def dockerfile_build(
             if package.sha256 in materials.packages:
                 context[f"packages/{package.sha256}/{package.filename}"] = materials.packages[package.sha256]
     return DockerfileBuild(
-        dockerfile=_Renderer(spec, plan, materials, form, pin).text(),
+        dockerfile=_Renderer(spec, plan, materials, form, pin, spec.all_labels if sets_labels else {}).text(),
         context=dict(sorted(context.items())),
         platform=spec.base.platform,
     )
@@ -161,8 +164,10 @@ class _Renderer:
         materials: BuildMaterials,
         form: DockerfileForm,
         pin: Callable[[str], str],
+        labels: Mapping[str, str],
     ) -> None:
-        self._spec, self._plan, self._materials, self._form, self._pin = spec, plan, materials, form, pin
+        self._spec, self._plan, self._materials, self._form = spec, plan, materials, form
+        self._pin, self._labels = pin, labels
         self._base = f"{spec.base.repository}@{spec.base.digest}"
         self._image, self._python = self._build_stage()
 
@@ -209,7 +214,7 @@ class _Renderer:
             yield f"COPY {source} {STAGE_FOLDER}/made/{layer.key}/ /"
         yield f'ENV PATH="{PREFIX}/bin:${{PATH:-{DEFAULT_PATH}}}"'
         yield from (f"ENV {_variable(name)}={_quoted(value)}" for name, value in sorted(self._spec.env.items()))
-        yield from (f"LABEL {_quoted(name)}={_quoted(value)}" for name, value in sorted(self._spec.all_labels.items()))
+        yield from (f"LABEL {_quoted(name)}={_quoted(value)}" for name, value in sorted(self._labels.items()))
         # Tasks are started with a whole command: Kubernetes puts it in place of an entry point, Batch behind it.
         yield "ENTRYPOINT []"
 

@@ -48,7 +48,7 @@ class KanikoBuildService(DockerBuildService):
         request.cancellation.check()
         config = KanikoConfig.from_settings(self._settings)  # a mistake in it is told before packages are gathered
         pin = self._pin(config, request.spec.base.platform)
-        with request.as_dockerfile("plain", progress, pin) as rendered:
+        with request.as_dockerfile("plain", progress, pin=pin, sets_labels=False) as rendered:
             run = self._run(
                 _Order(
                     dockerfile=rendered.dockerfile,
@@ -65,6 +65,7 @@ class KanikoBuildService(DockerBuildService):
                 platform=str(rendered.platform),
                 built_on=str(config.build_platform) if config.build_platform else None,
                 compression=request.spec.compression,
+                image_labels=request.spec.all_labels,
                 is_ours=True,
             )
             progress.state(f"building with Kaniko (Job {build.name} in {config.namespace})")

@@ -42,6 +42,7 @@ class KanikoBuild:
         platform: ``linux/arm64``; None for that of whichever node it is.
         built_on: Platform of the nodes that build it; None for its own.
         compression: Of the layers that are added; None for Kaniko's choice.
+        image_labels: That the image gets beside those of the Dockerfile.
         is_ours: Whether the Dockerfile is of our form, whose final stage runs nothing.
         insecure: Registries that are spoken to without TLS.
         authorities: Trusted beside those that Kaniko's image has.
@@ -56,6 +57,7 @@ class KanikoBuild:
     platform: str | None = None
     built_on: str | None = None
     compression: Compression | None = None
+    image_labels: Mapping[str, str] = field(default_factory=dict)
     is_ours: bool = False
     insecure: tuple[str, ...] = ()
     authorities: Authorities = field(default_factory=Authorities)
@@ -228,6 +230,9 @@ def _flags(build: KanikoBuild, context: str | None) -> Iterator[str]:
         yield f"--custom-platform={build.platform}"
     if build.compression == "zstd":
         yield "--compression=zstd"
+    for name, value in sorted(build.image_labels.items()):
+        # Not by LABEL: Kaniko reads its quotes, escapes and variables twice. Kubernetes reads a $ as the first half of one.
+        yield f"--label={name}={value}".replace("$", "$$")
     if build.is_ours:
         # What the build stage leaves behind is copied by name and never a layer: its snapshot need not be exact.
         yield "--snapshot-mode=redo"
