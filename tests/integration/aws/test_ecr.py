@@ -65,7 +65,7 @@ def build(registry: ECRRegistry, materials: Materials, tmp_path: Path) -> Callab
         spec = materials.spec(*wheels)
         tag = registry.push_tag(spec.env_id)
         request: BuildRequest = materials.request(
-            spec, tag=tag.rpartition(":")[2], credentials=registry.credentials(tag)
+            spec, tag=tag.rpartition(":")[2], credentials=registry.credentials(tag), documents=registry.documents()
         )
         settings = Settings(
             {**Settings.load().environ, "METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / f"{len(made)}")}, {}
@@ -95,11 +95,18 @@ def test_an_image_is_pushed_without_a_login(
 def test_images_are_pushed_where_tags_stay(
     amazon: AmazonECR, materials: Materials, build: Callable[..., ImageSpec]
 ) -> None:
-    """An operator's repository with immutable tags takes one image after another, and the same one twice."""
+    """An operator's repository with immutable tags takes one image after another, and the same one twice.
+
+    What is known of its layers grows elsewhere: machines that have nothing do not even download what is in a layer already.
+    """
     amazon.client().create_repository(repositoryName="metaflow-prebuilt", imageTagMutability="IMMUTABLE")
-    one, two = materials.wheel("one"), materials.wheel("two")
-    for wheels in ((one,), (two,), (one, two), (one,)):
+    large, one, two = materials.wheel("large", size_bytes=4_000_000), materials.wheel("one"), materials.wheel("two")
+    for wheels in ((large,), (large, one), (large, two), (large, one, two), (large, one)):
         build(*wheels)
+    assert len([each for each in materials.index.requests if large.filename in each]) == 1
+    in_images = [each.path for each in amazon.registry.requests if "/metaflow-prebuilt/manifests/" in each.path]
+    assert in_images
+    assert not [path for path in in_images if "/layers-" in path]
 
 
 def test_a_push_outlasts_its_password(
