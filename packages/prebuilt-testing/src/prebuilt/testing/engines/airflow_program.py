@@ -6,12 +6,12 @@ import json
 import sys
 from pathlib import Path
 
-from airflow.models import DagBag
-from kubernetes.client import ApiClient
-
 
 def main(what: str, dag_file: str, answer_file: str, parameters: str) -> None:
     """Write the pod of each task, or the state in which a run of the DAG has ended, as JSON."""
+    from airflow.models import DagBag
+    from kubernetes.client import ApiClient
+
     bag = DagBag(dag_file, include_examples=False)
     if bag.import_errors:
         sys.exit("\n".join(bag.import_errors.values()))
