@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from prebuilt.buildx import BuildxBuildService
-from prebuilt.core.build_service import BuildRequest, DockerBuildService
-from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.build_service import DockerBuildService
 from prebuilt.core.errors import ForbiddenError, PrebuiltError
 from prebuilt.core.lock import Wheel
 from prebuilt.core.settings import Settings
@@ -23,7 +22,6 @@ from prebuilt.oci.transport import close_connections
 from prebuilt.testing.conformance.materials import (
     SITE_PACKAGES,
     Materials,
-    RecordingProgress,
     push_runnable_base,
     push_small_base,
 )
@@ -90,16 +88,10 @@ def build(registry: GCRRegistry, materials: Materials, tmp_path: Path) -> Callab
 
     def build(*wheels: Wheel) -> ImageSpec:
         made.append(None)
-        spec = materials.spec(*wheels)
-        tag = registry.push_tag(spec.env_id)
-        request: BuildRequest = materials.request(
-            spec, tag=tag.rpartition(":")[2], credentials=registry.credentials(tag)
-        )
-        settings = Settings(
-            {**Settings.load().environ, "METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / f"{len(made)}")}, {}
-        )
-        built = NativeBuilder(settings).build(request, RecordingProgress())
-        assert registry.resolve(tag) == built
+        spec, cache = materials.spec(*wheels), str(tmp_path / f"{len(made)}")
+        settings = Settings({**Settings.load().environ, "METAFLOW_PREBUILT_CACHE_DIR": cache}, {})
+        built = materials.deploy(NativeBuilder(settings), registry, spec)
+        assert built is not None
         validate(materials.target, built.digest)
         return spec
 
@@ -176,22 +168,11 @@ class TestEngines:
         bases = open_repository(f"{google.host}/{PROJECT}/bases", registry.credentials_source)
         ours = replace(materials, base=push_runnable_base(bases, tmp_path / "runnable"), stage=SuiteStage())
 
-        def build(name: str) -> Descriptor | None:
-            spec = ours.spec(ours.wheel(name))
-            tag = registry.push_tag(spec.env_id)
-            credentials = registry.credentials(tag)
-            progress = RecordingProgress()
-            try:
-                return builder.build(replace(ours.request(spec), reference=tag, credentials=credentials), progress)
-            finally:
-                assert credentials is not None
-                assert not any(credentials.secret in text for text in progress.texts)
-
-        built = build("one")
+        built = ours.deploy(builder, registry, ours.spec(ours.wheel("one")))
         assert built is not None
         served = inspect_image(ours.target, built.digest)
         assert f"{PREFIX}/{SITE_PACKAGES}/one/__init__.py".lstrip("/") in served.tree
         assert google.cloud.api.count("POST /token") == 1
         google.cloud.api.denied.add(UPLOAD)
         with pytest.raises(PrebuiltError, match=UPLOAD):
-            build("two")
+            ours.deploy(builder, registry, ours.spec(ours.wheel("two")))

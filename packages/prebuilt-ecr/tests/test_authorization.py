@@ -93,8 +93,8 @@ def test_a_password_ends_between_the_requests_of_one_blob(
 
 
 def test_passwords_are_replaced_early(amazon: AmazonECR, source: AuthorizationSource, clock: Clock) -> None:
-    """A builder that cannot ask again is handed one that is good for an hour at least."""
-    amazon.passwords.lifetime = timedelta(minutes=59)
+    """A builder that cannot ask again is handed one that outlasts the longest build that it may do by itself."""
+    amazon.passwords.lifetime = timedelta(hours=2, minutes=59)
     first = source()
     clock.now_s += HOUR_S
     amazon.passwords.lifetime = timedelta(hours=12)

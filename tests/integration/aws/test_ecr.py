@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from prebuilt.core.build_service import BuildRequest
 from prebuilt.core.errors import ForbiddenError
 from prebuilt.core.lock import Wheel
 from prebuilt.core.settings import Settings
@@ -62,16 +61,10 @@ def build(registry: ECRRegistry, materials: Materials, tmp_path: Path) -> Callab
 
     def build(*wheels: Wheel) -> ImageSpec:
         made.append(None)
-        spec = materials.spec(*wheels)
-        tag = registry.push_tag(spec.env_id)
-        request: BuildRequest = materials.request(
-            spec, tag=tag.rpartition(":")[2], credentials=registry.credentials(tag), documents=registry.documents()
-        )
-        settings = Settings(
-            {**Settings.load().environ, "METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / f"{len(made)}")}, {}
-        )
-        built = NativeBuilder(settings).build(request, RecordingProgress())
-        assert registry.resolve(tag) == built
+        spec, cache = materials.spec(*wheels), str(tmp_path / f"{len(made)}")
+        settings = Settings({**Settings.load().environ, "METAFLOW_PREBUILT_CACHE_DIR": cache}, {})
+        built = materials.deploy(NativeBuilder(settings), registry, spec)
+        assert built is not None
         validate(materials.target, built.digest)
         return spec
 

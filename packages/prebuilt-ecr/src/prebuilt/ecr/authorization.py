@@ -10,8 +10,9 @@ from datetime import datetime, timedelta, timezone
 from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.ecr.api import Authorization
 
-_REPLACED_EARLY = timedelta(hours=1)
-"""A builder that is handed a password, and cannot ask again, has at least this long to push."""
+_REPLACED_EARLY = timedelta(hours=3)
+"""A builder that is handed a password, and cannot ask again, has at least this long: more than the two hours that Docker, buildx and
+Kaniko may take for an image unless they are given more."""
 
 _YOUNG_S = 60.0
 """A password that was fetched so recently was not refused for its age, and another would be refused as well."""

@@ -44,7 +44,7 @@ class ECRRegistry(RepositoryRegistry):
         return registry_host(self._account, self._api.region(), fips=config.fips, dualstack=config.dualstack)
 
     def credentials(self, reference: str) -> Credentials:
-        """Return credentials to push `reference` with, good for an hour at least; make its repository if it is missing.
+        """Return credentials to push `reference` with, good for three hours at least; make its repository if it is missing.
 
         Raises:
             RegistryError: AWS refused or could not be asked.

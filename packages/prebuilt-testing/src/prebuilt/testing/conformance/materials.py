@@ -13,9 +13,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from prebuilt.core.build_service import BuildRequest
+from prebuilt.core.build_service import BuildRequest, DockerBuildService
 from prebuilt.core.canonical import canonical_json
+from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.dockerfile import MaterialsSource
+from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.lock import Lock, LockedPackage, Wheel
 from prebuilt.core.plan import plan_layers
 from prebuilt.core.platforms import Platform
@@ -176,6 +178,21 @@ class Materials:
         reference = f"{self.target.name}:{tag}"
         request = BuildRequest(spec=spec, plan=plan_layers(spec), reference=reference, materials=self.stage)
         return replace(request, **changes)
+
+    def deploy(self, builder: DockerBuildService, registry: ImageRegistry, spec: ImageSpec) -> Descriptor | None:
+        """Have `builder` make and push an image as a deploy does, with what the registry hands it; return what it returned.
+
+        What was pushed is served; no secret is said, whatever happens.
+        """
+        tag, progress = registry.push_tag(spec.env_id), RecordingProgress()
+        credentials, documents = registry.credentials(tag), registry.documents()
+        request = replace(self.request(spec), reference=tag, credentials=credentials, documents=documents)
+        try:
+            built = builder.build(request, progress)
+        finally:
+            assert credentials is None or not any(credentials.secret in text for text in progress.texts)
+        assert registry.resolve(tag) == built
+        return built
 
 
 @dataclass(slots=True)
