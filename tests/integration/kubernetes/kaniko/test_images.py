@@ -118,11 +118,7 @@ def deployer(
     machine: Deployer, kube_namespace: Namespace, kaniko_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> Deployer:
     """The machine, in the hands of a user who may do what the documented Role says, and nothing else."""
-    kube_namespace.kubectl("apply", f"--filename={ROLE}")
-    kube_namespace.kubectl("create", "serviceaccount", "deployer")
-    account = f"{kube_namespace.name}:deployer"
-    kube_namespace.kubectl("create", "rolebinding", "deployer", "--role=prebuilt-kaniko", f"--serviceaccount={account}")
-    monkeypatch.setenv("KUBECONFIG", str(kube_namespace.login("deployer")))
+    monkeypatch.setenv("KUBECONFIG", str(kube_namespace.user("deployer", ROLE, "prebuilt-kaniko")))
     return replace(
         machine,
         said=[],
