@@ -256,25 +256,27 @@ def test_what_the_role_lacks_in_ecr_is_named(in_ecr: Cloud, monkeypatch: pytest.
     """The same for what only BuildKit sees, by what ECR says of it; the answer to a HEAD has no words."""
     monkeypatch.setenv("METAFLOW_PREBUILT_CODEBUILD_CACHE", "off")
     registry = in_ecr.amazon.registry
-    base = push_base_image(open_repository(f"{HOST}/bases"), tag="denied", platforms=[Platform.host()])
+    # Where each call goes, and whether the base is there rather than the image.
     calls = {
-        "ecr:BatchCheckLayerAvailability": ("HEAD", "/blobs/sha256:"),
-        "ecr:InitiateLayerUpload": ("POST", "/blobs/uploads/"),
-        "ecr:UploadLayerPart": ("PATCH|PUT", "/blobs/uploads/"),
-        "ecr:PutImage": ("PUT", "/manifests/"),
+        "ecr:BatchCheckLayerAvailability": ("HEAD", "/blobs/sha256:", False),
+        "ecr:InitiateLayerUpload": ("POST", "/blobs/uploads/", False),
+        "ecr:UploadLayerPart": ("PATCH|PUT", "/blobs/uploads/", False),
+        "ecr:PutImage": ("PUT", "/manifests/", False),
+        "ecr:BatchGetImage": ("HEAD|GET", "/manifests/", True),
+        "ecr:GetDownloadUrlForLayer": ("GET", "/blobs/sha256:", True),
     }
 
     def build(action: str) -> str:
-        method, path = calls[action]
-        name = action.partition(":")[2].lower()
+        methods, path, is_of_base = calls[action]
+        name, said = action.partition(":")[2].lower(), []
         in_ecr.amazon.client().create_repository(repositoryName=name)
+        image, bases = ("metaflow-prebuilt", name) if is_of_base else (name, "bases")
+        base = push_base_image(open_repository(f"{HOST}/{bases}"), tag="denied", platforms=[Platform.host()])
         message = f"User: arn:aws:sts::{ACCOUNT}:assumed-role/x is not authorized to perform: {action} on resource: y"
-        for each in method.split("|"):
-            registry.fail(each, f"/v2/{name}{path}", status=403, code="DENIED", message=message, times=100)
-        said: list[str] = []
-        assert not CodeBuildService().build_and_push(
-            f"FROM {base}\nRUN echo {name} > /made\n", {}, f"{HOST}/{name}:tag", {}, said.append
-        )
+        for method in methods.split("|"):
+            registry.fail(method, f"/v2/{name}{path}", status=403, code="DENIED", message=message, times=100)
+        dockerfile = f"FROM {base}\nRUN echo {name} > /made\n"
+        assert not CodeBuildService().build_and_push(dockerfile, {}, f"{HOST}/{image}:denied", {}, said.append)
         return said[-1]
 
     with ThreadPoolExecutor(len(calls)) as threads:
