@@ -34,8 +34,12 @@ def containers(template):
 
 @pytest.fixture
 def fleet_place(place, push_base):
-    """Return a place whose operator has nodes of every kind: base images for both architectures and for GPUs, pull secrets."""
+    """Return a place whose operator has nodes of every kind: base images for both architectures and for GPUs, pull secrets.
+
+    Whoever deploys from there does not reach the cluster.
+    """
     return place.having(
+        KUBECONFIG=str(place.folder / "none"),
         METAFLOW_KUBERNETES_CONTAINER_IMAGE=push_base("both"),
         METAFLOW_PREBUILT_GPU_BASE_IMAGE=push_base("gpu", layers=3),
         METAFLOW_PREBUILT_IMAGE_PULL_SECRETS="one,two",
@@ -76,7 +80,7 @@ def argo(cluster):
 def test_the_containers_of_a_workflow_run(place, judge, push_base, cluster_base):
     """What `create` and `trigger` leave in the cluster runs, each template in its image; so does the exit hook.
 
-    The parameter arrives, artifacts pass, nothing is installed. Who deploys, also again, has the documented Role.
+    The parameter arrives, artifacts pass, nothing is installed. Who deploys, also again and with a schedule, has the documented Role.
     """
     other = push_base("other", layers=2)
     deployer = place.having(TEST_OTHER_BASE=other).as_user("deployer", "metaflow-argo")
@@ -85,7 +89,8 @@ def test_the_containers_of_a_workflow_run(place, judge, push_base, cluster_base)
         assert outcome.code == 0, outcome.text
     assert "image" not in outcome.text  # to trigger bakes nothing
     template, triggered = kept(place, "workflowtemplates"), kept(place, "workflows")
-    assert triggered["spec"]["workflowTemplateRef"] == {"name": template["metadata"]["name"]}
+    for started_by in (triggered["spec"], kept(place, "cronworkflows")["spec"]["workflowSpec"]):
+        assert started_by["workflowTemplateRef"] == {"name": template["metadata"]["name"]}
     given = {each["name"]: each["value"] for each in triggered["spec"]["arguments"]["parameters"]}
     workflow = Workflow.submit(template, place.namespace, place.folder / "out", **given)
     workflow.run()

@@ -2,7 +2,7 @@
 
 import os
 
-from metaflow import FlowSpec, Parameter, kubernetes, pypi_base, step
+from metaflow import FlowSpec, Parameter, kubernetes, pypi_base, schedule, step
 from surroundings import show
 
 # Where the flow is deployed.
@@ -10,6 +10,7 @@ OTHER_BASE = os.environ.get("TEST_OTHER_BASE", "")
 GPUS = os.environ.get("TEST_GPUS")
 
 
+@schedule(daily=True)
 @pypi_base(packages={"six": "1.16.0"})
 class PairFlow(FlowSpec):
     """Two images, on two bases."""
