@@ -297,6 +297,9 @@ def _checked(docker: Docker, builder: str, registry: str, base_repository: str, 
     yield bench
     assert bench.containers() == []
     assert bench.images() == images
+    end = time.monotonic() + 30
+    while list(temporary.iterdir()) and time.monotonic() < end:  # what cleans up after a killed client takes its time
+        time.sleep(0.1)
     assert list(temporary.iterdir()) == []
 
 
