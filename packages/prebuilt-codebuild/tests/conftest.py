@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from prebuilt.core.build_service import BuildRequest
-from prebuilt.core.progress import ImageProgress
 from prebuilt.core.tree import Content
 from prebuilt.testing.amazon_codebuild import (
     PROJECT,
@@ -27,6 +26,7 @@ from prebuilt.testing.amazon_codebuild import (
     succeed,
 )
 from prebuilt.testing.amazon_ecr import ACCOUNT, REGION, AmazonECR, amazon_ecr
+from prebuilt.testing.conformance.materials import RecordingProgress
 from prebuilt.testing.plain_request import plain_request
 
 BUCKET = "contexts"
@@ -182,43 +182,27 @@ def gate(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 @dataclass
-class Heard:
-    """Progress that remembers what it was told."""
+class Heard(RecordingProgress):
+    """Progress that remembers what it was told as what."""
 
     states: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
-    everything: list[str] = field(default_factory=list)
 
     def state(self, text: str) -> None:
         """Take it."""
+        super().state(text)
         self.states.append(text)
-        self.everything.append(text)
 
     def note(self, text: str) -> None:
         """Take it."""
+        super().note(text)
         self.notes.append(text)
-        self.everything.append(text)
 
     def output(self, line: str) -> None:
         """Take it."""
+        super().output(line)
         self.lines.append(line)
-        self.everything.append(line)
-
-    def add_total(self, size_bytes: int) -> None:
-        """Take no notice."""
-
-    def advance(self, size_bytes: int) -> None:
-        """Take no notice."""
-
-    def done(self, text: str) -> None:
-        """Take no notice."""
-
-    def failed(self, text: str) -> None:
-        """Take no notice."""
-
-
-_: type[ImageProgress] = Heard
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_the_link_comes_first_then_the_log(cloud: Any, heard: Any, make_request:
     page = f"codesuite/codebuild/123456789012/projects/{PROJECT}/build/{build_id.replace(':', '%3A')}/log"
     assert heard.notes == [f"CodeBuild: https://{REGION}.console.aws.amazon.com/{page}?region={REGION}"]
     assert heard.lines == ["[Container] Entering phase BUILD", "pushed it"]
-    assert heard.everything.index(heard.notes[0]) < heard.everything.index("pushed it")
+    assert heard.texts.index(heard.notes[0]) < heard.texts.index("pushed it")
 
 
 def test_lines_are_shown_while_the_build_runs(
