@@ -107,7 +107,7 @@ class KanikoBuildService(DockerBuildService):
         built_on = config.build_platform
         if built_on in {None, platform}:
             return lambda image: image
-        from prebuilt.kaniko.images import pinned
+        from prebuilt.kaniko.stage_image import pinned
 
         return lambda image: pinned(image, built_on, self._settings)
 

@@ -9,7 +9,7 @@ import pytest
 from prebuilt.core.errors import BaseImageError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
-from prebuilt.kaniko.images import pinned
+from prebuilt.kaniko.stage_image import pinned
 from prebuilt.oci.open import open_repository
 from prebuilt.testing.base_manifest import push_manifest, tag_platforms
 from prebuilt.testing.registry import InMemoryRegistry
