@@ -243,6 +243,7 @@ def test_failed_step_is_in_the_error(docker: Any, make_request: NewRequest, tmp_
     ("said", "remedy"),
     [
         ("write /var/lib/buildkit/x: no space left on device", "docker buildx prune --builder r0"),
+        ("denied: User: me is not authorized to perform: ecr:PutImage on resource: x", "allow ecr:PutImage"),
         ("unexpected status from POST request to https://r/v2/: 401 Unauthorized", "docker login registry.example"),
         ("push access denied, repository does not exist or may require authorization", "may push"),
         ("unexpected status from HEAD request to https://r/v2/x: 403 Forbidden", "may push"),

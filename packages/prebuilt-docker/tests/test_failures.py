@@ -135,6 +135,20 @@ def test_pushes(message: str, kind: type[PrebuiltError], remedy: str, *, passing
     assert is_passing(error) is passing
 
 
+def test_nobody_logs_in_to_amazon() -> None:
+    """What ECR refuses names the IAM action, for a push and for a base image."""
+    said = "denied: User: arn:aws:iam::1:user/me is not authorized to perform: {} on resource: x"
+    at = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/flows:v1"
+    refused = push_failure(at, said.format("ecr:InitiateLayerUpload"))
+    assert isinstance(refused, ForbiddenError)
+    assert "allow ecr:InitiateLayerUpload" in refused.remedy
+    assert (
+        "allow ecr:BatchGetImage"
+        in build_failure(at, f"pull access denied for x: {said.format('ecr:BatchGetImage')}").remedy
+    )
+    assert "docker login" not in push_failure(at, "unexpected status: 403 Forbidden").remedy
+
+
 def test_build_arguments_stay_secret() -> None:
     """The SDK's errors have the request in them, and so the passwords of proxies; ours have not."""
     request = "/v1.41/build?t=x&buildargs=%7B%22HTTPS_PROXY%22%3A%22http%3A%2F%2Fme%3As3cret%40proxy%22%7D"

@@ -15,7 +15,7 @@ from prebuilt.core.errors import ForbiddenError, RegistryError, UnauthorizedErro
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
 from prebuilt.oci import upload
-from prebuilt.oci.amazon import is_ecr
+from prebuilt.oci.amazon import engine_remedy, is_ecr
 from prebuilt.oci.client import RegistryRepository
 
 HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
@@ -134,6 +134,27 @@ def test_a_repository_in_another_region_is_not_there() -> None:
     assert "the account 123456789012 in eu-west-1" in caught.value.remedy
     assert "correct METAFLOW_PREBUILT_ECR_REGION" in caught.value.remedy
     assert "aws ecr create-repository --region eu-west-1 --repository-name flows" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("said", "host", "words"),
+    [
+        (
+            "denied: User: arn:aws:iam::123456789012:user/me is not authorized to perform: ecr:InitiateLayerUpload on resource: x",
+            "",
+            "allow ecr:InitiateLayerUpload",
+        ),
+        ("denied: Your authorization token has expired. Reauthenticate and try again.", HOST, "deploy again"),
+        ("unexpected status from HEAD request to https://x/v2/flows/blobs/1: 403 Forbidden", HOST, "table of actions"),
+        ("unexpected status from HEAD request to https://x/v2/flows/blobs/1: 403 Forbidden", "ghcr.io", ""),
+        ("no space left on device", HOST, ""),
+    ],
+)
+def test_engines_are_understood(said: str, host: str, words: str) -> None:
+    """What Docker and BuildKit pass on of ECR's refusals says which action to allow, and nobody is sent to `docker login`."""
+    remedy = engine_remedy(said, host)
+    assert words in remedy
+    assert bool(remedy) is bool(words)
 
 
 def test_a_large_blob_goes_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from prebuilt.buildx.config import BUILDER_SETTING
 from prebuilt.core.buildkit_output import pulled_host
 from prebuilt.core.known_causes import find_remedy, known_cause
+from prebuilt.oci.amazon import engine_remedy
 
 _CAUSES = (
     known_cause(
@@ -76,4 +77,5 @@ def find_cause(lines: Sequence[str], *, host: str, builder: str) -> tuple[str, s
     """
     errors = [line for line in lines if line.startswith("ERROR: ")]
     reason = errors[-1].removeprefix("ERROR: ") if errors else (lines[-1] if lines else "it said nothing")
-    return reason, find_remedy(_CAUSES, reason, lines, host=pulled_host(reason) or host, builder=builder)
+    asked = pulled_host(reason) or host
+    return reason, engine_remedy(reason, asked) or find_remedy(_CAUSES, reason, lines, host=asked, builder=builder)

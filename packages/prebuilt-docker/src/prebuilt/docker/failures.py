@@ -17,6 +17,7 @@ from prebuilt.core.errors import (
     RegistryUnreachableError,
     UnauthorizedError,
 )
+from prebuilt.oci.amazon import engine_remedy
 
 if TYPE_CHECKING:
     from docker.errors import APIError
@@ -94,7 +95,7 @@ def build_failure(at: str, reason: str, output: Sequence[str] = ()) -> BuildErro
         "build an image with Docker",
         at=at,
         reason=f"{known.reason} ({reason})" if known else reason,
-        remedy=known.remedy if known else "see what it said" if output else "",
+        remedy=engine_remedy(reason) or (known.remedy if known else "see what it said" if output else ""),
         output=output,
     )
 
@@ -173,7 +174,8 @@ def push_failure(at: str, reason: str) -> PrebuiltError:
     known = next((known for known in _PUSH_FAILURES if known.pattern.search(reason)), None)
     if known is None:
         return RegistryError(tried, at=at, reason=reason)
-    return known.error(tried, at=at, reason=reason, remedy=known.remedy.format(host=host), status=known.status)
+    remedy = engine_remedy(reason, host) or known.remedy.format(host=host)
+    return known.error(tried, at=at, reason=reason, remedy=remedy, status=known.status)
 
 
 def is_passing(error: PrebuiltError) -> bool:

@@ -11,6 +11,10 @@ _HOST = re.compile(
     r"|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
 )
 
+_DENIED_ACTION = re.compile(r"not authorized to perform:? (ecr:[A-Za-z]+)")
+_EXPIRED = re.compile(r"authorization token has expired", re.IGNORECASE)
+_REFUSED = re.compile(r"\b40[13]\b|denied|unauthorized|no basic auth|authentication required", re.IGNORECASE)
+
 # Source: https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html, and the actions' descriptions in
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerregistry.html
 _ACTIONS = (
@@ -60,4 +64,26 @@ def iam_action(method: str, url: str) -> str:
     for methods, path, action in _ACTIONS:
         if re.fullmatch(methods, method) and re.search(path, url):
             return action
+    return ""
+
+
+def allow_remedy(action: str) -> str:
+    """Return what helps where an IAM action is denied."""
+    return f"allow {action} for this repository; if it is another account's, its own policy has to allow it as well"
+
+
+def engine_remedy(said: str, host: str = "") -> str:
+    """Return what helps where an engine that pulls and pushes by itself `said` why it could not; empty where ECR is not why.
+
+    It is known by Amazon's own words, and by the `host` that was asked. Nobody logs in to ECR: whoever deploys has the right or not.
+
+    Source: https://docs.aws.amazon.com/AmazonECR/latest/userguide/common-errors-docker.html
+    """
+    action = _DENIED_ACTION.search(said)
+    if action:
+        return allow_remedy(action[1])
+    if _EXPIRED.search(said):
+        return "the password that the builder was handed ended before it was done: deploy again"
+    if is_ecr(host) and _REFUSED.search(said):
+        return "allow whoever deploys to use this repository: docs/how-to/ecr.md has a table of actions, and a policy"
     return ""

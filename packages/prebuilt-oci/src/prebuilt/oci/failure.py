@@ -16,7 +16,7 @@ from prebuilt.core.errors import (
     RegistryUnreachableError,
     UnauthorizedError,
 )
-from prebuilt.oci.amazon import iam_action, is_ecr, missing_remedy
+from prebuilt.oci.amazon import allow_remedy, iam_action, is_ecr, missing_remedy
 from prebuilt.oci.config import CA_SETTING, INSECURE_SETTING
 from prebuilt.oci.docker_hub import PULL_LIMIT_REMEDY, PullLimit, denied_push_remedy, is_docker_hub, is_pull_limit
 from prebuilt.oci.google import is_google, refusal_remedy
@@ -207,6 +207,6 @@ def _login_remedy(method: str, url: str) -> str:
 def _permission_remedy(method: str, url: str) -> str:
     action = iam_action(method, url) if is_ecr(_host(url)) else ""
     if action:
-        return f"allow {action} for this repository; if it is another account's, its own policy has to allow it as well"
+        return allow_remedy(action)
     denied_push = denied_push_remedy(method, url) if is_docker_hub(_host(url)) else ""
     return denied_push or "ask for the right to do this, or use another account"
