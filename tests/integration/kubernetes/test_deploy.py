@@ -46,8 +46,26 @@ def fleet_place(place, push_base):
     )
 
 
-def test_each_kind_of_node_gets_its_image(fleet_place, judge, push_base):
-    """A node selector for arm64 gives an arm64 image, a GPU step stands on the GPU base, all pods get the pull secrets."""
+@pytest.fixture
+def make_dag(place, cluster_base):
+    """Return what deploys a flow to an Airflow whose workers have the documented Role."""
+    kubeconfig = place.as_user("airflow", "metaflow-airflow").variables["KUBECONFIG"]
+
+    def make_dag(deployer, flow):
+        known = deployer.having(METAFLOW_AIRFLOW_KUBERNETES_KUBECONFIG_FILE=kubeconfig)
+        outcome = known.run(flow, "airflow", "create", "dag.py")
+        assert outcome.code == 0, outcome.text
+        with wanted_engine():
+            return airflow(place.folder / "airflow", dag=place.folder / "dag.py", sidecar=cluster_base)
+
+    return make_dag
+
+
+def test_each_kind_of_node_gets_its_image(fleet_place, make_dag, judge, push_base):
+    """A node selector for arm64 gives an arm64 image, a GPU step stands on the GPU base, all pods get the pull secrets.
+
+    The pods that Airflow makes have the same images, which were found, node selectors and GPUs.
+    """
     found = containers(manifest(fleet_place.run("fleet", *ARGO)))
     image_of = {name: template["container"]["image"] for name, template in found.items()}
     assert image_of["start"] == image_of["end"] == image_of["error-msg-capture-hook"]
@@ -68,6 +86,11 @@ def test_each_kind_of_node_gets_its_image(fleet_place, judge, push_base):
     assert found["train"]["container"]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     for name in images:
         assert json.loads(found[name]["podSpecPatch"])["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
+    pods = {name: pod["spec"] for name, pod in make_dag(fleet_place, "fleet").pods().items()}
+    for name in ("start", "arm", "train", "end"):
+        assert pods[name]["containers"][0]["image"] == image_of[name]
+    assert pods["arm"]["nodeSelector"] == {"kubernetes.io/arch": "arm64"}
+    assert pods["train"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -105,21 +128,6 @@ def test_the_containers_of_a_workflow_run(place, judge, push_base, cluster_base)
     assert "Error (exit code 1)" in said
 
 
-@pytest.fixture
-def make_dag(place, cluster_base):
-    """Return what deploys a flow to an Airflow whose workers have the documented Role."""
-    kubeconfig = place.as_user("airflow", "metaflow-airflow").variables["KUBECONFIG"]
-
-    def make_dag(deployer, flow):
-        known = deployer.having(METAFLOW_AIRFLOW_KUBERNETES_KUBECONFIG_FILE=kubeconfig)
-        outcome = known.run(flow, "airflow", "create", "dag.py")
-        assert outcome.code == 0, outcome.text
-        with wanted_engine():
-            return airflow(place.folder / "airflow", dag=place.folder / "dag.py", sidecar=cluster_base)
-
-    return make_dag
-
-
 def test_airflow_runs_the_same_images(place, make_dag, judge, push_base, cluster_base):
     """Airflow runs each task in a pod of its image: the parameter arrives, artifacts pass, nothing is installed."""
     other = push_base("other", layers=2)
@@ -134,14 +142,3 @@ def test_airflow_runs_the_same_images(place, make_dag, judge, push_base, cluster
     events = json.loads(place.namespace.kubectl("get", "events", "--field-selector=reason=Pulled", "--output=json"))
     messages = " ".join(event["message"] for event in events["items"])
     assert all(f'"{task["image"]}"' in messages for task in (start, end))
-
-
-def test_airflow_makes_the_same_pods(fleet_place, make_dag):
-    """The pod of each step has the image that is deployed to Argo, its node selector and its GPU."""
-    deployed = containers(manifest(fleet_place.run("fleet", *ARGO)))
-    pods = {name: pod["spec"] for name, pod in make_dag(fleet_place, "fleet").pods().items()}
-    assert {name: pod["containers"][0]["image"] for name, pod in pods.items()} == {
-        name: deployed[name]["container"]["image"] for name in ("start", "arm", "train", "end")
-    }
-    assert pods["arm"]["nodeSelector"] == {"kubernetes.io/arch": "arm64"}
-    assert pods["train"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
