@@ -16,7 +16,7 @@ from prebuilt.core.tree import Content
 
 CONTEXT_FILE = "context.tar.gz"
 MAX_IN_CLUSTER_BYTES = 900_000
-"""Packed contexts up to this size go as a ConfigMap, which holds 1 MiB.
+"""Packed contexts up to this size go as a ConfigMap, which holds 1 MiB; less where certificate authorities go along.
 
 Source: https://kubernetes.io/docs/concepts/configuration/configmap/#motivation
 """
@@ -38,10 +38,6 @@ class PackedContext:
     path: Path
     sha256: str
     size_bytes: int
-
-    def fits_in_cluster(self, beside_bytes: int) -> bool:
-        """Return whether a ConfigMap can hold it, beside so many other bytes."""
-        return self.size_bytes + beside_bytes <= MAX_IN_CLUSTER_BYTES
 
 
 @contextlib.contextmanager

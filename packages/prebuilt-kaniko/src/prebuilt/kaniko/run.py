@@ -89,13 +89,14 @@ class KanikoRun:
     @contextlib.contextmanager
     def _placed(self, packed: PackedContext) -> Iterator[str | None]:
         """Give the URL of the context in a bucket, where it stays for as long as the body runs; None if it needs no bucket."""
-        if packed.fits_in_cluster(len(self.build.authorities.data)):
+        room_bytes = MAX_IN_CLUSTER_BYTES - len(self.build.authorities.data)
+        if packed.size_bytes <= room_bytes:
             yield None
             return
         if self.config.bucket is None:
             raise self._failure(
                 f"the build context is {packed.size_bytes:,} bytes when packed, and without a bucket it may have "
-                f"{MAX_IN_CLUSTER_BYTES:,}",
+                f"{room_bytes:,}",
                 f"set {BUCKET_SETTING} to gs://BUCKET or s3://BUCKET",
             )
         from prebuilt.kaniko.bucket import open_bucket
