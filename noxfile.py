@@ -76,9 +76,8 @@ def run_tests(session: nox.Session, *arguments: str) -> None:
 def integration(session: nox.Session, engine: str) -> None:
     """Run the tests that need one engine, and none that is listed after it; they start it themselves."""
     install_built(session, *PACKAGES.values(), needs=tuple(need for p in PACKAGES.values() for need in p.test_needs))
-    session.run(
-        "pytest", "-m", engines.selection(ROOT, engine), *map(str, engines.test_files(ROOT, engine)), *session.posargs
-    )
+    files = map(str, engines.test_files(ROOT, engine))
+    session.run("pytest", "--durations=10", "-m", engines.selection(ROOT, engine), *files, *session.posargs)
 
 
 @nox.session

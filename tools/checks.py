@@ -15,8 +15,12 @@ from dataclasses import dataclass, field
 from tools import machine, venv
 from tools.floor import Floor
 
-# Cheap ones first: what is wrong most often is said soonest.
-SESSIONS = ("lint", "typing", "packaging", "tests", "minimums(metaflow)", "integration", "docs", "demo")
+# Cheap ones first: what is wrong most often is said soonest. Then the longest: none is to run alone at the end.
+SESSIONS = (
+    *("lint", "typing", "packaging", "tests", "minimums(metaflow)"),
+    *(f"integration({engine})" for engine in ("docker", "kubernetes", "aws", "metaflow", "buildx")),
+    *("integration", "docs", "demo"),
+)
 _NEEDS = ("nox[uv]>=2025.5.1",)
 # Sessions wait for daemons and downloads as long as they compute. With three, tests that have a time limit would feel it.
 _AT_ONCE = 2
