@@ -19,7 +19,24 @@ VERSION = "2.11.2"
 # The last ones with the module that Metaflow's DAG files import.
 _PROVIDER = "apache-airflow-providers-cncf-kubernetes<10"
 _NEWEST_PYTHON = (3, 12)
-_PROGRAM = Path(__file__).with_name("airflow_program.py")
+# For the Python that has Airflow: what to do, the DAG's file, where the answer goes, parameters.
+_PROGRAM = """\
+import json, pathlib, sys
+from airflow.models import DagBag
+from kubernetes.client import ApiClient
+
+what, file, answer, parameters = sys.argv[1:]
+bag = DagBag(file, include_examples=False)
+if bag.import_errors:
+    sys.exit("\\n".join(bag.import_errors.values()))
+(dag,) = bag.dags.values()
+if what == "pods":
+    as_json = ApiClient().sanitize_for_serialization
+    found = {task.task_id: as_json(task.build_pod_request_obj()) for task in dag.tasks}
+else:
+    found = dag.test(run_conf=json.loads(parameters)).state
+pathlib.Path(answer).write_text(json.dumps(found), encoding="utf-8")
+"""
 _DATABASE = "airflow.db"
 _TIMEOUT_S = 240.0
 
@@ -68,7 +85,7 @@ class Airflow:
 
     def _do(self, what: str, parameters: Mapping[str, object]) -> tuple[Any, str]:
         answer = self.home / "answer.json"
-        command: list[str | Path] = [self.python, "-I", _PROGRAM, what, self.dag, answer, json.dumps(parameters)]
+        command: list[str | Path] = [self.python, "-I", "-c", _PROGRAM, what, self.dag, answer, json.dumps(parameters)]
         log = _ended(command, self._environ, f"have Airflow {VERSION} do {what} for {self.dag}")
         return json.loads(answer.read_text(encoding="utf-8")), log
 
