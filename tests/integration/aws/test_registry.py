@@ -21,6 +21,7 @@ from prebuilt.testing.engines.aws import OTHER_REGION, reaching
 from prebuilt.testing.engines.buildkit import buildkit_daemon
 from prebuilt.testing.engines.buildx import remote_builder
 from prebuilt.testing.engines.process import EngineError
+from prebuilt.testing.engines.wanted import wanted_engine
 
 pytestmark = [pytest.mark.aws, pytest.mark.usefixtures("configured")]
 
@@ -64,16 +65,24 @@ def test_docker_needs_no_login(build_in_ecr, monkeypatch, way):
     build_in_ecr(LocalDockerBuildService())
 
 
-def test_buildx_needs_no_login(amazon, docker, build_in_ecr, monkeypatch, tmp_path):
-    """A BuildKit elsewhere is handed the same passwords, and keeps its cache in the registry with them."""
+@pytest.fixture
+def distant_buildkit(amazon, docker, monkeypatch, tmp_path):
+    """Have the builder buildx use a BuildKit that nobody has logged in, with a cache beside the images."""
     trust = reaching(amazon.proxy, amazon.certificate)
     with (
+        wanted_engine(),
         buildkit_daemon(tmp_path / "buildkit", registry="127.0.0.1:5000", environ=trust) as buildkit,
         remote_builder(docker, buildkit) as name,
     ):
         monkeypatch.setenv("METAFLOW_PREBUILT_BUILDX_BUILDER", name)
         monkeypatch.setenv("METAFLOW_PREBUILT_BUILDX_CACHE", "on")
-        build_in_ecr(BuildxBuildService())
+        yield
+
+
+@pytest.mark.usefixtures("distant_buildkit")
+def test_buildx_needs_no_login(build_in_ecr):
+    """A BuildKit elsewhere is handed the same passwords, and keeps its cache in the registry with them."""
+    build_in_ecr(BuildxBuildService())
     assert open_repository(ECRRegistry().repository).resolve("buildcache")
 
 
