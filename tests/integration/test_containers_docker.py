@@ -42,7 +42,6 @@ def docker(*arguments: str) -> str:
 
 
 class TestDocker(ContainerEngineContract):
-
     def leftovers(self) -> Sequence[str]:
         """Containers, running or not."""
         return docker("ps", "--all", "--quiet").split()

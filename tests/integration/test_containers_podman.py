@@ -39,7 +39,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerWorld]:
 
 
 class TestPodman(ContainerEngineContract):
-
     def leftovers(self) -> Sequence[str]:
         """Containers, running or not."""
         listed = subprocess.run(["podman", "ps", "--all", "--quiet"], check=True, capture_output=True, text=True)
