@@ -8,6 +8,17 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 NOWHERE = ("192.0.2.1", 443)  # an address that is nobody's
+STARTED = []  # programs, by this process
+
+
+def _hear(event, arguments):
+    if event in {"subprocess.Popen", "os.exec", "os.posix_spawn"}:
+        STARTED.append(str(arguments[0]))
+    elif event == "os.system":
+        STARTED.append(str(arguments[0]).split()[0])
+
+
+sys.addaudithook(_hear)
 
 
 def show(**more):
@@ -16,6 +27,7 @@ def show(**more):
         "python": sys.executable,
         "packages": {str(each.locate_file(f"{each.name}=={each.version}")) for each in distributions()},
         "image": os.environ.get("METAFLOW_PREBUILT_IMAGE"),
+        "started": STARTED,
         "job": os.environ.get("AWS_BATCH_JOB_ID"),
         "default_routes": [
             line for line in Path("/proc/net/route").read_text().splitlines() if "\t00000000\t" in line[:14]

@@ -53,13 +53,14 @@ def main() -> None:
 
 
 def _of_a_job(endpoint: str) -> dict[str, str]:
-    """Return what stands for the node of a job, its role, and the network's way to AWS."""
+    """Return what stands for the node of a job, its role, and the network's way to AWS; its log shows what its shells run."""
     return {
         "AWS_BATCH_CE_NAME": COMPUTE_ENVIRONMENT,
         "AWS_ACCESS_KEY_ID": "job",
         "AWS_SECRET_ACCESS_KEY": "job",
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ENDPOINT_URL": endpoint,
+        "SHELLOPTS": "xtrace",  # each bash says what it starts, and those that it starts do
     }
 
 
