@@ -290,10 +290,16 @@ class BuilderContract(BuilderWorld):
         return builder.build_and_push(dockerfile, context, f"{materials.target.name}:image", {}, echo)
 
 
+_bases: dict[tuple[str, str], ImageReport] = {}
+
+
 def _base_of(materials: Materials) -> ImageReport:
-    return inspect_image(
-        open_repository(materials.base.repository), materials.base.digest, platform=materials.base.platform
-    )
+    """Return the report of the base, which clauses have in common and is read for the first of them."""
+    base = materials.base
+    known = base.digest, str(base.platform)
+    if known not in _bases:
+        _bases[known] = inspect_image(open_repository(base.repository), base.digest, platform=base.platform)
+    return _bases[known]
 
 
 def _login(secret: str) -> dict[str, Any]:
