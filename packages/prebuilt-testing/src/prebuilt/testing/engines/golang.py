@@ -17,6 +17,8 @@ from prebuilt.testing.engines.process import EngineError
 _OLDEST = (1, 26)  # what the newest module that we build asks for
 _VERSION = ".".join(map(str, _OLDEST))
 _SUITE = "sid"
+_ENVIRON = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
+"""As this process began: a test may have set a proxy that leads to servers of its own, and be the first to want an engine."""
 
 
 def go_program() -> Path:
@@ -76,8 +78,7 @@ def build_folder(
 
 
 def _run(*command: str, tried: str, cwd: str | None = None) -> str:
-    environ = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
-    done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=_ENVIRON, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EngineError(tried, reason=done.stderr or done.stdout)
     return done.stdout
