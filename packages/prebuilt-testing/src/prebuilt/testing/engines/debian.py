@@ -33,6 +33,8 @@ APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
 """
 
+_ENVIRON = dict(os.environ)  # as this process began: a test may have set a proxy that leads to servers of its own
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DebianSuite:
@@ -108,7 +110,7 @@ def debian_suite(name: str, *, architecture: str | None = None) -> Iterator[Debi
         (folder / "sources.list").write_text(f"deb [signed-by={_keyring()}] {_archive()} {name} main\n", "utf-8")
         config = _CONFIG.format(folder=folder, architecture=architecture or _output("dpkg", "--print-architecture"))
         (folder / "apt.conf").write_text(config, "utf-8")
-        suite = DebianSuite(folder=folder, environ={**os.environ, "APT_CONFIG": str(folder / "apt.conf")})
+        suite = DebianSuite(folder=folder, environ={**_ENVIRON, "APT_CONFIG": str(folder / "apt.conf")})
         suite._apt("apt-get", "update")  # noqa: SLF001 - of the module
         yield suite
 
