@@ -9,7 +9,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from tools import machine, venv
@@ -24,6 +24,7 @@ SESSIONS = (
 _NEEDS = ("nox[uv]>=2025.5.1",)
 # Sessions wait for daemons and downloads as long as they compute. With three, tests that have a time limit would feel it.
 _AT_ONCE = 2
+_NEWS_S = 120.0
 _PYTEST = re.compile(r"^=+ (?P<counts>(?:\d+ [a-z]+(?:, )?)+) in (?P<time>\S+)")
 _COUNT = re.compile(r"(\d+) ([a-z]+)")
 _PROBLEM = re.compile(r"^(?:FAILED|ERROR) \S+::")
@@ -114,9 +115,14 @@ def _names(environment: venv.Environment, wanted: Sequence[str]) -> list[str]:
 def _run(sessions: Sequence[Session], environment: venv.Environment) -> None:
     floor = Floor(lambda line: print(line, flush=True))
     with ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as pool:
+        running = {pool.submit(session.run, environment, floor) for session in sessions}
         try:
-            for running in [pool.submit(session.run, environment, floor) for session in sessions]:
-                running.result()
+            while running:
+                ended, running = wait(running, timeout=_NEWS_S, return_when=FIRST_COMPLETED)
+                for each in ended:
+                    each.result()
+                if not ended:
+                    floor.ask_round()
         except BaseException:  # Ctrl-C, which nox has got as well
             pool.shutdown(wait=False, cancel_futures=True)
             raise

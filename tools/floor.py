@@ -29,6 +29,13 @@ class Floor:
             else:
                 self._kept[name].append(line)
 
+    def ask_round(self) -> None:
+        """Have each of those who wait for their turn say where they are: their latest line."""
+        with self._lock:
+            for name, lines in list(self._kept.items())[1:]:
+                if name not in self._gone and lines:
+                    self._speak(f"---- {name}, meanwhile: {lines[-1]}")
+
     def leave(self, name: str, *last_words: str) -> None:
         """Say the last words, at once also out of turn, and make room for those who follow."""
         with self._lock:

@@ -197,13 +197,14 @@ def test_who_came_first_speaks_first() -> None:
         floor.enter(name)
     floor.say("short", "s1")
     floor.say("long", "l1")
+    floor.ask_round()
     floor.leave("short", "short: failed")
     floor.say("late", "t1")
     floor.say("long", "l2")
-    assert said == ["l1", "short: failed", "(what it said follows in its turn)", "l2"]
+    assert said == ["l1", "---- short, meanwhile: s1", "short: failed", "(what it said follows in its turn)", "l2"]
     floor.leave("long", "long: success")
     floor.say("late", "t2")
-    assert said[4:] == ["long: success", "s1", "short: failed", "t1", "t2"]
+    assert said[5:] == ["long: success", "s1", "short: failed", "t1", "t2"]
 
 
 def test_every_script_runs_on_the_oldest_python() -> None:
