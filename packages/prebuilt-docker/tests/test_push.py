@@ -206,10 +206,15 @@ def test_login(engine: FakeEngine, login: Login | None, shown: dict[str, str]) -
 
 
 @pytest.mark.parametrize(
-    "text", ["received unexpected HTTP status: 503", "tag does not exist: host:5000/team/image:tag"]
+    "text",
+    [
+        "received unexpected HTTP status: 503",
+        "tag does not exist: host:5000/team/image:tag",
+        "errors:\ndigest invalid\nmanifest blob unknown: blob unknown to registry\n",
+    ],
 )
 def test_passing_failures_are_met_again(engine: FakeEngine, text: str) -> None:
-    """What may be over soon is tried again, and so is an image whose name another build took away; then it is named anew."""
+    """What may be over soon is tried again, and so is what another build got in the way of; the image is named anew."""
     engine.pushes = [failed(text), failed(text), PUSHED]
     assert engine.push().push() is not None
     assert len([asked for asked in engine.asked if asked.endswith("/tag")]) == 3

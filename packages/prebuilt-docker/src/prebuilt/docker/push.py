@@ -23,7 +23,8 @@ from prebuilt.oci.reference import Reference
 if TYPE_CHECKING:
     import docker
 
-_LOST_NAME = ("does not exist", "no such image", "not known locally")
+# The image has lost its name to another build of the same, or a registry was confused by two pushes of the same layer.
+_DISTURBED = ("does not exist", "no such image", "not known locally", "digest invalid", "blob unknown to registry")
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class ImagePush:
             try:
                 digest = self._attempt()
             except PrebuiltError as error:
-                wait_s = next(waits_s, None) if is_passing(error) or _has_lost_name(error) else None
+                wait_s = next(waits_s, None) if is_passing(error) or _was_disturbed(error) else None
                 if wait_s is None:
                     raise
                 self.progress.state(f"pushing again: {error.reason}")
@@ -173,9 +174,9 @@ class _Sent:
             self._progress.advance(gained)
 
 
-def _has_lost_name(error: PrebuiltError) -> bool:
-    """Return whether the image had lost its name: another build of the same image was done with it meanwhile."""
-    return any(text in error.reason.lower() for text in _LOST_NAME)
+def _was_disturbed(error: PrebuiltError) -> bool:
+    """Return whether another build of the same image, or of one that shares layers with it, got in the way meanwhile."""
+    return any(text in error.reason.lower() for text in _DISTURBED)
 
 
 def _digests(client: docker.APIClient, image: str, repository: str) -> list[str]:
