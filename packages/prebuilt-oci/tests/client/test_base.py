@@ -337,12 +337,13 @@ class TestRegistry:
             look_up().get(f"{repository.name}:only-arm", AMD64)
 
     def test_an_absent_image_is_named(
-        self, base_registry: InMemoryRegistry, look_up: Callable[..., BaseImageLookup]
+        self, base_registry: InMemoryRegistry, look_up: Callable[..., BaseImageLookup], tmp_path: Path
     ) -> None:
-        """With the setting that chooses another one."""
-        reference = base_registry.repository("python") + ":3.99"
-        with pytest.raises(BaseImageError, match=f"{reference}: it is not there.*METAFLOW_PREBUILT_BASE_IMAGE"):
-            look_up().get(reference, AMD64)
+        """With the setting that chooses another one, be it of a registry or of a layout."""
+        for repository in (base_registry.repository("python"), f"oci:{tmp_path}/bases"):
+            reference = f"{repository}:3.99"
+            with pytest.raises(BaseImageError, match=f"{reference}: it is not there.*METAFLOW_PREBUILT_BASE_IMAGE"):
+                look_up().get(reference, AMD64)
 
     def test_what_is_no_reference_is_named(self, look_up: Callable[..., BaseImageLookup]) -> None:
         """With the setting that may have given it."""

@@ -19,7 +19,7 @@ from prebuilt.oci.base_facts import BaseFacts
 from prebuilt.oci.image import ImageConfig, ImageIndex, ImageManifest, select_manifest
 from prebuilt.oci.media_types import INDEXES
 from prebuilt.oci.open import open_repository
-from prebuilt.oci.reference import Reference, parse_reference, split_repository
+from prebuilt.oci.reference import Reference, parse_reference
 from prebuilt.oci.repository import Manifest, Repository
 
 _log = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ def _wrong_platform(there: str, reference: str, platform: Platform) -> BaseImage
 
 
 def _absent(reference: Reference) -> BaseImageError:
-    region = ecr_region(split_repository(reference.repository)[0])
+    region = ecr_region(reference.repository.partition("/")[0])  # of a layout it is no host
     return BaseImageError(
         "find the base image",
         at=str(reference),
