@@ -64,10 +64,10 @@ class Relay:
     def _pump(self, source: socket.socket, target: socket.socket, is_up: bool) -> None:  # noqa: FBT001 - of a thread
         with contextlib.suppress(OSError):  # either side may close whenever it likes
             while self._wait(_PIECE_BYTES, is_up) and (piece := source.recv(_PIECE_BYTES)):
-                target.sendall(piece)
-                with self._lock:
+                with self._lock:  # before they pass: who has got them may ask
                     self.sent_bytes += len(piece) if is_up else 0
                     self.received_bytes += 0 if is_up else len(piece)
+                target.sendall(piece)
         for each in (source, target):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RD if each is source else socket.SHUT_WR)
