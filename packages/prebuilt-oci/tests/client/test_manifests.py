@@ -175,6 +175,16 @@ def test_a_manifest_whose_blobs_are_missing_is_refused(repository: RegistryRepos
         repository.put_manifest("1", OCI_MANIFEST, manifest)
 
 
+@pytest.mark.parametrize("code", ["DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN"])
+def test_a_manifest_that_somebody_else_pushes_as_well_is_put_again(
+    repository: RegistryRepository, registry: InMemoryRegistry, pushed_manifest: bytes, code: str
+) -> None:
+    """A registry that writes files in several steps takes it for another one, or for lacking a blob, while it does."""
+    registry.fail("PUT", "manifests/again", status=400, code=code, times=2)
+    descriptor = repository.put_manifest("again", OCI_MANIFEST, pushed_manifest)
+    assert repository.resolve("again") == descriptor
+
+
 def test_it_is_a_repository(repository: RegistryRepository, registry: InMemoryRegistry) -> None:
     """It has the name that opens it, in full."""
     as_protocol: Repository = repository

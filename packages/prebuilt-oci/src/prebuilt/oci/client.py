@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import BinaryIO
 
 import httpx2
@@ -24,7 +25,7 @@ from prebuilt.oci.failure import place
 from prebuilt.oci.media_types import INDEXES, MANIFESTS
 from prebuilt.oci.reference import parse_repository, split_repository
 from prebuilt.oci.repository import Advance, Manifest, Repository
-from prebuilt.oci.retrying import Sleep
+from prebuilt.oci.retrying import Sleep, TransientError, with_retries
 from prebuilt.oci.session import new_session, shared_session
 from prebuilt.oci.transport import Answer, Call
 from prebuilt.oci.upload import BlobUpload
@@ -36,6 +37,9 @@ _NOT_THERE = 404
 _CREATED = 201
 _ACCEPTED = 202
 _MAY_BE_IMMUTABLE = frozenset({400, 409, 412})
+_MAY_BE_CONFUSED = frozenset({"DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+"""What distribution 2.8 says of a good manifest while somebody else pushes the same: its files are not written in one step."""
+_CONFUSED_ATTEMPTS = 3
 """What registries say to a tag that is there and must not be moved; each has its own opinion about the code in the body."""
 _NOT_MOUNTED = frozenset({202, 400, 401, 403, 404, 405})
 """Beside 202, what registries say that know no mounts or do not show us the source: then the blob is copied."""
@@ -158,7 +162,11 @@ class RegistryRepository:
         )
         self._check_digest(call, reference, descriptor.digest)
         try:
-            answer = self._session.request(call)
+            answer = with_retries(
+                lambda: self._store(call),
+                backoff=replace(self._session.backoff, attempts=_CONFUSED_ATTEMPTS),
+                sleep=self._session.sleep,
+            )
         except RegistryError as refusal:
             if refusal.status in _MAY_BE_IMMUTABLE and self._serves(reference, descriptor):
                 return descriptor
@@ -167,6 +175,14 @@ class RegistryRepository:
         if stored.startswith("sha256:"):
             self._check_digest(call, descriptor.digest, stored)
         return descriptor
+
+    def _store(self, call: Call) -> Answer:
+        try:
+            return self._session.request(call)
+        except RegistryError as error:
+            if error.code in _MAY_BE_CONFUSED:
+                raise TransientError(error) from error
+            raise
 
     def _serves(self, reference: str, descriptor: Descriptor) -> bool:
         try:
