@@ -15,12 +15,23 @@ from typing import Any
 
 import pytest
 
+from prebuilt.core.bake import BakedImage, Baker, StepImage
+from prebuilt.core.build_service import DockerBuildService
+from prebuilt.core.documents import FolderDocuments
 from prebuilt.core.lock import Lock
+from prebuilt.core.locks import Locks
 from prebuilt.core.platforms import Platform
+from prebuilt.core.progress import LineProgress
+from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.settings import Settings
+from prebuilt.lock.interpreter import find_interpreter
+from prebuilt.lock.resolver import LockResolver
+from prebuilt.lock.stage.materials import LockMaterials
+from prebuilt.oci.base import BaseImageLookup
 from prebuilt.oci.containers import ContainerRun, Engine
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.reference import parse_reference
+from prebuilt.oci.registry import RepositoryRegistry
 from prebuilt.oci.repository import Repository
 from prebuilt.testing.base_image import make_base_image, push_base_image
 from prebuilt.testing.conda_channel import CondaChannel
@@ -36,6 +47,7 @@ from prebuilt.testing.engines.process import find_program
 from prebuilt.testing.engines.registry import distribution_registry
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import Tree
+from prebuilt.testing.installed_wheel import installed_wheel
 from prebuilt.testing.python_index import PackageIndex, make_wheel
 from prebuilt.testing.validate import ImageReport, inspect_image, validate
 
@@ -206,6 +218,71 @@ def pantry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pantry]:
         pantry.add_wheel("listener", "1.2")
         pantry.add_wheel("hefty", size_bytes=4_000_000)
         yield pantry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployer:
+    """A machine that bakes with any builder, in this process, and whose package index is the test's. Its locks are kept.
+
+    `variables` are settings of its own; `said` is what it shows.
+    """
+
+    folder: Path
+    host: str
+    base: str
+    channel: str
+    index: PackageIndex
+    variables: Mapping[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the machine."""
+        own = {"METAFLOW_PREBUILT_CACHE_DIR": str(self.folder / "cache"), "UV_DEFAULT_INDEX": self.index.url}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("METAFLOW_", "UV_", "PIP_"))}
+        return Settings({**kept, **own, **self.variables}, {})
+
+    def bake(
+        self, builder: DockerBuildService, name: str, *, platform: Platform | None = None, **asked: Any
+    ) -> BakedImage:
+        """Return the image of an environment, in a repository of its own."""
+        progress = LineProgress(self.said.append)
+        documents = FolderDocuments(self.folder / "documents")
+        resolver = LockResolver(self.settings)
+        baker = Baker(
+            resolver=resolver,
+            bases=BaseImageLookup(self.settings, documents, FolderDocuments(self.folder / "facts")),
+            registry=RepositoryRegistry(f"{self.host}/{name}", settings=self.settings),
+            builder=builder,
+            documents=documents,
+            progress=progress,
+            has_bytecode=lambda xy: find_interpreter(xy) is not None,
+            materials=LockMaterials(
+                settings=self.settings, locks=Locks(resolver=resolver, documents=documents, progress=progress)
+            ),
+        )
+        wanted = {"python": XY, "channels": (self.channel,), **asked}
+        requirements = Requirements(target=Target(platform=platform or Platform.host()), **wanted)
+        return baker.bake([StepImage(step="step", requirements=requirements, base_image=self.base)])["step"]
+
+    def report(self, image: BakedImage) -> ImageReport:
+        """Return what an image is, every digest of it checked."""
+        repository, _, digest = image.reference.partition("@")
+        return inspect_image(open_repository(repository, settings=self.settings), digest)
+
+
+@pytest.fixture(scope="session")
+def new_deployer(pantry: Pantry, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Deployer]:
+    """Make a deployer of `host`, `base` and `variables`; its index has the tools of build stages."""
+    tools = tmp_path_factory.mktemp("tools")
+    for name in ("isal", "py-rattler"):
+        pantry.index.add(installed_wheel(tools, name))
+
+    def make(**parts: Any) -> Deployer:
+        folder = tmp_path_factory.mktemp("deployer")
+        return Deployer(folder=folder, channel=pantry.channel.url, index=pantry.index, **parts)
+
+    return make
 
 
 def _with_bytecode(folder: Path) -> CondaPackageSpec:

