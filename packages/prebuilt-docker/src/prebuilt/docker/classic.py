@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from prebuilt.docker.engine_images import image_facts
+from prebuilt.docker.engine_images import image_facts, remove_image
 from prebuilt.docker.engine_login import log_in
 from prebuilt.docker.engine_stream import Event, followed
 from prebuilt.docker.image_build import ImageBuild
@@ -20,11 +18,6 @@ if TYPE_CHECKING:
 _STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)? ?: ?(?P<instruction>\w*)", re.IGNORECASE)
 _IMAGE = re.compile(r"\s*-+> (?P<id>[0-9a-f]{11,64})\s*")
 _FINAL_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(?P<image>\S+)", re.IGNORECASE | re.MULTILINE)
-_PATIENCE_S = 10.0  # for a container of a build that was stopped: the engine removes it, but not at once
-_LOOK_S = 0.2
-_CONFLICT = 409
-
-_log = logging.getLogger(__name__)
 
 
 class ClassicBuildError(Exception):
@@ -144,22 +137,7 @@ def _pull_lines(event: Event) -> Iterator[str]:
 
 def _remove_steps(client: docker.APIClient, images: list[str]) -> None:
     """Remove images that nothing names; those that carry another image stay, and go with it."""
-    import docker.errors
-
-    deadline_s = time.monotonic() + _PATIENCE_S
     for image in reversed(images):
         facts = image_facts(client, image)
-        if facts is None or facts.get("RepoTags") or facts.get("RepoDigests"):
-            continue
-        while True:
-            try:
-                client.remove_image(image)
-            except docker.errors.NotFound:
-                break
-            except docker.errors.APIError as error:
-                is_used = error.status_code == _CONFLICT and "container" in str(error)
-                if is_used and time.monotonic() < deadline_s:
-                    time.sleep(_LOOK_S)
-                    continue
-                _log.debug("an image of a build stays in the engine: %s", error)
-            break
+        if facts is not None and not facts.get("RepoTags") and not facts.get("RepoDigests"):
+            remove_image(client, image, outlasts_container=True)

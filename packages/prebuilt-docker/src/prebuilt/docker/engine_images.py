@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from prebuilt.core.retry import Backoff
+
 if TYPE_CHECKING:
     import docker
+
+_PATIENCE_S = 10.0  # for a container of a build that was stopped: the engine removes it, but not at once
+_LOOK_S = 0.2
+_CONFLICT = 409
+# Podman looks at all images to say something of one, and fails where another build removes one of them meanwhile.
+_DISTURBED = "image not known"
+_DISTURBED_BACKOFF = Backoff(attempts=8, base_s=0.1, limit_s=2.0)
 
 _log = logging.getLogger(__name__)
 
@@ -20,20 +30,56 @@ def image_facts(client: docker.APIClient, image: str) -> Mapping[str, Any] | Non
     """
     import docker.errors
 
-    try:
-        return cast("Mapping[str, Any]", cast("Any", client).inspect_image(image))
-    except docker.errors.NotFound:
-        return None
+    waits_s = _DISTURBED_BACKOFF.waits_s()
+    while True:
+        try:
+            return cast("Mapping[str, Any]", cast("Any", client).inspect_image(image))
+        except docker.errors.NotFound:
+            return None
+        except docker.errors.APIError as error:
+            wait_s = next(waits_s, None) if _was_disturbed(error) else None
+            if wait_s is None:
+                raise
+        time.sleep(wait_s)
 
 
-def remove_image(client: docker.APIClient, name: str) -> None:
-    """Remove `name`, and the image if nothing else names or uses it. What cannot be removed stays, and the log says so."""
+def remove_image(client: docker.APIClient, name: str, *, outlasts_container: bool = False) -> None:
+    """Remove `name`, and the image if nothing else names or uses it. What cannot be removed stays, and the log says so.
+
+    Args:
+        client: Of the engine.
+        name: Or an id.
+        outlasts_container: Whether to wait some seconds for a container of the image to be gone.
+    """
     import docker.errors
     import requests
 
-    try:
-        client.remove_image(name)
-    except docker.errors.NotFound:
-        _log.debug("%s is not in the engine any more", name)
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        _log.info("%s stays in the engine: %s", name, error)
+    waits_s, deadline_s = _DISTURBED_BACKOFF.waits_s(), time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            client.remove_image(name)
+        except docker.errors.NotFound:
+            _log.debug("%s is not in the engine any more", name)
+            return
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            wait_s = next(waits_s, None) if _was_disturbed(error) else None
+            if outlasts_container and _is_in_container(error) and time.monotonic() < deadline_s:
+                wait_s = _LOOK_S
+            if wait_s is None:
+                _log.info("%s stays in the engine: %s", name, error)
+                return
+        else:
+            return
+        time.sleep(wait_s)
+
+
+def _was_disturbed(error: Exception) -> bool:
+    import docker.errors
+
+    return isinstance(error, docker.errors.APIError) and error.is_server_error() and _DISTURBED in str(error)
+
+
+def _is_in_container(error: Exception) -> bool:
+    import docker.errors
+
+    return isinstance(error, docker.errors.APIError) and error.status_code == _CONFLICT and "container" in str(error)

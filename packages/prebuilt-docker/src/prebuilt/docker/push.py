@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     import docker
 
 # The image has lost its name to another build of the same, or a registry was confused by two pushes of the same layer.
-_DISTURBED = ("does not exist", "no such image", "not known locally", "digest invalid", "blob unknown to registry")
+_DISTURBED = (
+    "does not exist",
+    "no such image",
+    "not known locally",
+    "image not known",
+    "digest invalid",
+    "blob unknown to registry",
+)
 
 _log = logging.getLogger(__name__)
 
