@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -16,6 +18,7 @@ from prebuilt.core.errors import ContainerError, DigestMismatchError, StorageErr
 from prebuilt.oci.containers.image import ImageLayer
 from prebuilt.oci.containers.image_source import ImageSource
 from prebuilt.oci.containers.layer_store import LayerStore
+from prebuilt.oci.containers.lock_file import locked
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.testing.tar_image import TarLayer, push_tar_image
 
@@ -142,3 +145,40 @@ def test_a_cache_that_cannot_be_written(layout: CountingLayout, tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):
         LayerStore(tmp_path / "file" / "layers").ensure(layers, lambda: layout)
+
+
+def age(place: Path, days: int) -> None:
+    """Let the last run that wanted a layer be `days` ago."""
+    then = time.time() - days * 24 * 3600
+    os.utime(place.with_suffix(".lock"), (then, then))
+
+
+def test_layers_that_nobody_wants_any_more_go(layout: CountingLayout, store: LayerStore, tmp_path: Path) -> None:
+    """What no run wanted for a month is removed when something new is unpacked; not what is wanted, recent or in use."""
+    four = layers_of(
+        layout, tmp_path, *(TarLayer().add(name, mode=0o700) for name in ("old", "wanted", "recent", "used"))
+    )
+    old, wanted, recent, used = store.ensure(four, lambda: layout)
+    for place, days in ((old, 31), (wanted, 31), (recent, 29), (used, 31)):
+        age(place, days)
+    store.ensure(four[1:2], lambda: pytest.fail("opened"))
+    with locked(used.with_suffix(".lock")):
+        age(used, 31)
+        [new] = store.ensure(layers_of(layout, tmp_path, TarLayer().add("new")), lambda: layout)
+    assert folders(store) == sorted([wanted, recent, used, new])
+    assert store.ensure(four[:1], lambda: layout) == [old]
+    assert [path.name for path in old.iterdir()] == ["old"]
+
+
+def test_layers_of_another_user_are_used(
+    layout: CountingLayout, store: LayerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their lock files cannot be touched where a cache is shared: no reason to unpack anew, nor to fail."""
+    layers = layers_of(layout, tmp_path, TarLayer().add("a"))
+    places = store.ensure(layers, lambda: layout)
+
+    def refuse(self: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    assert store.ensure(layers, lambda: pytest.fail("opened")) == places

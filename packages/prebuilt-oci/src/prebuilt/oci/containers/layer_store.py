@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,14 +17,17 @@ from typing import TYPE_CHECKING
 from prebuilt.core.errors import ContainerError, DigestMismatchError, InvalidValueError, StorageError
 from prebuilt.core.storage import storage_errors
 from prebuilt.oci.containers.image import ImageLayer
-from prebuilt.oci.containers.lock_file import locked
+from prebuilt.oci.containers.lock_file import locked, taken
 from prebuilt.oci.containers.scratch import remove_tree
 
 if TYPE_CHECKING:
     from prebuilt.oci.repository import Repository
 
 _NAME_LENGTH = 24  # names of 127 layers must fit into one page, that of a mount's options; 96 bits tell them apart
+_KEPT_DAYS = 30  # no run takes this long
 _WORKERS = 4  # hashing and decompressing leave Python's lock, writing small files does not
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,8 @@ class LayerStore:
     """A folder with one folder for each unpacked layer, named by the start of its diff_id.
 
     A layer is unpacked beside its place, checked against its diff_id, and renamed: what has its name is whole. Processes that want
-    the same layer wait for the one that came first.
+    the same layer wait for the one that came first. The time of its lock file is that of the last run that wanted it; what no run
+    wanted for 30 days is removed when something new is unpacked.
     """
 
     folder: Path
@@ -45,6 +51,11 @@ class LayerStore:
             StorageError: The disk is full or not writable, or cannot hold what layers need.
         """
         places = [self.place(layer.diff_id) for layer in layers]
+        with storage_errors("use unpacked layers", self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for place in places:
+                with contextlib.suppress(PermissionError):  # of another user, who shares the cache
+                    _lock_path(place).touch(mode=0o600)
         missing = {place: layer for place, layer in zip(places, layers, strict=True) if not place.is_dir()}
         if missing:
             repository = open_repository()
@@ -56,6 +67,7 @@ class LayerStore:
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
+            self._remove_unused()
         return places
 
     def place(self, diff_id: str) -> Path:
@@ -63,9 +75,7 @@ class LayerStore:
         return self.folder / diff_id.removeprefix("sha256:")[:_NAME_LENGTH]
 
     def _unpack(self, place: Path, layer: ImageLayer, repository: Repository) -> None:
-        with storage_errors("unpack a layer", self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(place.with_suffix(".lock")):
+        with locked(_lock_path(place)):
             if place.is_dir():  # another process was first
                 return
             partial = place.with_suffix(".partial")
@@ -77,6 +87,18 @@ class LayerStore:
             except BaseException:
                 remove_tree(partial)
                 raise
+
+    def _remove_unused(self) -> None:
+        with storage_errors("remove unpacked layers that are not used any more", self.folder):
+            for lock in self.folder.glob("*.lock"):
+                place, partial = lock.with_suffix(""), lock.with_suffix(".partial")
+                if not _is_unused(lock) or not place.is_dir():
+                    continue
+                with taken(lock) as is_taken:
+                    if is_taken and _is_unused(lock):
+                        _log.info("%s was not used for %d days and is removed", place, _KEPT_DAYS)
+                        place.rename(partial)  # so that what has its name is whole, come what may
+                        remove_tree(partial)
 
     def _write(self, partial: Path, layer: ImageLayer, repository: Repository) -> None:
         # Slow to load, and not needed once all is unpacked.
@@ -97,6 +119,14 @@ class LayerStore:
             raise DigestMismatchError(
                 what, at=repository.name, expected=layer.diff_id, actual=actual, remedy="build the image again"
             )
+
+
+def _lock_path(place: Path) -> Path:
+    return place.with_suffix(".lock")
+
+
+def _is_unused(lock: Path) -> bool:
+    return time.time() - lock.stat().st_mtime > _KEPT_DAYS * 24 * 3600
 
 
 def _hashed(pieces: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:

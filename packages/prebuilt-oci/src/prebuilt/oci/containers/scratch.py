@@ -7,12 +7,13 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prebuilt.core.storage import storage_errors
+from prebuilt.oci.containers.lock_file import taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,27 +75,10 @@ def _fill(folder: Path) -> None:
 def remove_leftovers(runs: Path) -> None:
     """Remove the scratch folders of runs that were killed."""
     for lock in runs.glob("*.lock"):
-        with _taken(lock) as taken:
-            if taken:
+        with taken(lock) as is_taken:
+            if is_taken:
                 remove_tree(lock.with_suffix(""))
                 lock.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _taken(lock: Path) -> Iterator[bool]:
-    """Say whether nobody else uses the lock; hold it during the body if so."""
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):  # removed just now; or of another user, who shares the cache
-        yield False
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(fd)
 
 
 def remove_tree(folder: Path) -> None:
