@@ -188,6 +188,28 @@ def test_bucket_that_is_denied(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path
     denied()
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("ExpiredToken", "aws sso login"),
+        ("SlowDown", "a higher rate of s3:PutObject"),
+        ("IllegalLocationConstraintException", "AWS_DEFAULT_REGION"),
+    ],
+)
+def test_what_amazon_refuses(s3: S3, tmp_path: Path, code: str, words: str) -> None:
+    """Each refusal has its remedy, as with the other packages for AWS."""
+    from botocore.stub import Stubber
+
+    path = tmp_path / "context"
+    path.write_bytes(b"data")
+    bucket: Any = open_bucket(s3.url)
+    with Stubber(bucket._client) as stubber:
+        stubber.add_client_error("put_object", service_error_code=code, service_message="no", http_status_code=400)
+        with pytest.raises(BuildError, match=f"{code}: no") as caught:
+            bucket.put("key", path)
+    assert words in caught.value.remedy
+
+
 def test_google_bucket_that_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """So it is of Google's."""
 

@@ -45,6 +45,13 @@ def _remedy(*lines: str) -> str:
         ("error building image: write /x: no space left on device", "METAFLOW_PREBUILT_KANIKO_DISK"),
         ("error building image: waiting for process to exit: signal: killed", "more than 4Gi"),
         ("Error: unknown flag: --nonsense", "METAFLOW_PREBUILT_KANIKO_FLAGS"),
+        (
+            (
+                "error pushing image: POST https://1.dkr.ecr.eu-west-1.amazonaws.com/v2/i/blobs/uploads/: DENIED: User:"
+                " arn:aws:sts::1:assumed-role/pod/x is not authorized to perform: ecr:InitiateLayerUpload on resource: i"
+            ),
+            "allow ecr:InitiateLayerUpload",
+        ),
     ],
 )
 def test_known_causes(line: str, words: str) -> None:

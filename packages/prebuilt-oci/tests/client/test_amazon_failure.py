@@ -53,7 +53,7 @@ def read(raised: Exception) -> AmazonFailure:
 @pytest.mark.parametrize(
     ("code", "status", "kind", "words", "is_transient"),
     [
-        ("AccessDenied", 403, "denied", "allow s3:PutObject to whoever deploys; the page has a policy", False),
+        ("AccessDenied", 403, "denied", "allow s3:PutObject to whoever deploys: see the page", False),
         ("ExpiredToken", 400, "logged out", "session has expired: log in with `aws sso login`", False),
         ("UnrecognizedClientException", 400, "logged out", "that the account uses this region", False),
         ("SlowDown", 503, "throttled", "a higher rate of s3:PutObject", True),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from prebuilt.core.errors import BuildError, EngineError
 from prebuilt.kaniko.config import BUCKET_SETTING
+from prebuilt.oci.amazon_failure import AmazonFailure, amazon_failures
 
 _DENIED = {401, 403}
 _ABSENT = 404
+_NO_BUCKET = "there is no such bucket", f"create it, or set {BUCKET_SETTING} to another one"
+_REGION_SETTING = "AWS_DEFAULT_REGION"
+_PAGE = "docs/how-to/kaniko.md"
 
 
 class Bucket(Protocol):
@@ -47,31 +52,26 @@ class AmazonBucket:
 
     def put(self, key: str, path: Path) -> str:
         """Upload in parts where the file is large."""
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
         name = _joined(self._folder, key)
-        try:
-            self._client.upload_file(str(path), self._bucket, name)
-        except (Boto3Error, BotoCoreError, ClientError) as error:
-            raise self._failure("upload a build context", "s3:PutObject", error) from error
+        with self._errors("upload a build context", "s3:PutObject"), path.open("rb") as file:
+            self._client.upload_fileobj(file, self._bucket, name)
         return f"s3://{self._bucket}/{name}"
 
     def delete(self, key: str) -> None:
         """Remove the object."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
+        with self._errors("delete a build context", "s3:DeleteObject"):
             self._client.delete_object(Bucket=self._bucket, Key=_joined(self._folder, key))
-        except (BotoCoreError, ClientError) as error:
-            raise self._failure("delete a build context", "s3:DeleteObject", error) from error
 
-    def _failure(self, tried: str, permission: str, error: Exception) -> BuildError:
-        # What uploads in parts wraps the answer into an error without one, but keeps its text.
-        cause = error if hasattr(error, "response") else error.__context__
-        code = str(getattr(cause, "response", {}).get("Error", {}).get("Code", ""))
-        status = _ABSENT if code == "NoSuchBucket" else 403 if code in {"AccessDenied", "403"} else None
-        return _failure(tried, f"s3://{self._bucket}", permission, status, error)
+    def _errors(self, tried: str, action: str) -> AbstractContextManager[None]:
+        def to_error(failure: AmazonFailure) -> BuildError:
+            reason, remedy = failure.reason, failure.remedy
+            if failure.kind == "missing":
+                reason, remedy = _NO_BUCKET
+            elif failure.kind == "elsewhere":
+                remedy = f"set {_REGION_SETTING} to the region of the bucket"
+            return BuildError(tried, at=f"s3://{self._bucket}", reason=reason, remedy=remedy)
+
+        return amazon_failures(to_error, action=action, region_setting=_REGION_SETTING, page=_PAGE)
 
 
 class GoogleBucket:
@@ -111,8 +111,7 @@ class GoogleBucket:
             finally:
                 client.close()
         except (GoogleAPIError, GoogleAuthError, requests.RequestException, OSError) as error:
-            status = getattr(error, "code", None)
-            raise _failure(tried, f"gs://{self._bucket}", permission, status, error) from error
+            raise _google_failure(tried, f"gs://{self._bucket}", permission, error) from error
 
 
 def _joined(folder: str, key: str) -> str:
@@ -130,10 +129,11 @@ def _sdk(module: str, extra: str) -> Any:  # noqa: ANN401 - a module
         ) from error
 
 
-def _failure(tried: str, at: str, permission: str, status: object, error: Exception) -> BuildError:
-    reason, remedy = str(error), "see whether this machine is logged in to that cloud"
+def _google_failure(tried: str, at: str, permission: str, error: Exception) -> BuildError:
+    status = getattr(error, "code", None)
+    reason, remedy = str(error), "see whether this machine is logged in to Google Cloud"
     if status == _ABSENT:
-        reason, remedy = "there is no such bucket", f"create it, or set {BUCKET_SETTING} to another one"
+        reason, remedy = _NO_BUCKET
     elif status in _DENIED:
         reason, remedy = f"access is denied ({error})", f"grant {permission} on it to whoever deploys"
     return BuildError(tried, at=at, reason=reason, remedy=remedy)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from prebuilt.core.known_causes import find_remedy, known_cause
 from prebuilt.kaniko.config import CREDENTIALS_SETTING, MEMORY_SETTING, SECRET_SETTING
 from prebuilt.kaniko.pod_state import Ended
+from prebuilt.oci.amazon import engine_remedy
 
 _ERROR = re.compile(r"^(?:Error: |error |FATA\[\d+\] )", re.IGNORECASE)
 _REGISTRY = re.compile(r"https?://([^/\s]+)/v2/")
@@ -87,4 +88,6 @@ def find_cause(end: Ended, lines: Sequence[str], *, host: str, memory: str) -> t
     errors = [line for line in lines if _ERROR.match(line)]
     reason = errors[-1] if errors else (lines[-1] if lines else f"it said nothing (exit code {end.exit_code})")
     refused = _REGISTRY.search(reason)  # that of the base image may be another one
-    return reason, find_remedy(_CAUSES, reason, lines, host=refused[1] if refused else host, memory=memory)
+    return reason, engine_remedy(reason) or find_remedy(
+        _CAUSES, reason, lines, host=refused[1] if refused else host, memory=memory
+    )

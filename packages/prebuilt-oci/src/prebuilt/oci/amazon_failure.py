@@ -70,7 +70,7 @@ def amazon_failures(
         to_error: Makes the error that is raised.
         action: The IAM action that the body needs.
         region_setting: What sets the region.
-        page: Of the documentation: where a policy is.
+        page: Of the documentation: what whoever deploys has to be allowed.
 
     Raises:
         PrebuiltError: What `to_error` returned.
@@ -98,7 +98,7 @@ def _refused(response: dict[str, Any], action: str, page: str) -> AmazonFailure:
 
 def _verdict(code: str, action: str, page: str) -> tuple[Kind, str]:
     known: tuple[tuple[frozenset[str], Kind, str], ...] = (
-        (_DENIED, "denied", f"allow {action} to whoever deploys; {page} has a policy"),
+        (_DENIED, "denied", f"allow {action} to whoever deploys: see {page}"),
         (_STALE, "logged out", _EXPIRED),
         (_UNKNOWN, "logged out", _CHECK),
         (_THROTTLED, "throttled", f"wait a while, or ask AWS for a higher rate of {action}"),
