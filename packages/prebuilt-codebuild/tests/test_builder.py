@@ -187,7 +187,7 @@ def test_cancelling_stops_the_build(cloud: Any, heard: Any, make_request: Make) 
     def host(build: RemoteBuild) -> None:
         build.enter("BUILD")
         cancellation.cancel()
-        assert build.is_stopped.wait(10)
+        assert build.is_stopped.wait(30)
 
     cloud.plays(host)
     with pytest.raises(CancelledError):
@@ -235,7 +235,7 @@ def test_a_build_that_takes_too_long_is_stopped(
     def host(build: RemoteBuild) -> None:
         build.enter("BUILD")
         build.write("still working")
-        assert build.is_stopped.wait(10)
+        assert build.is_stopped.wait(30)
 
     cloud.plays(host)
     with pytest.raises(BuildError, match=r"longer than 1 s; set METAFLOW_PREBUILT_CODEBUILD_TIMEOUT") as caught:

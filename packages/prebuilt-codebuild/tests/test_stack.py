@@ -64,7 +64,7 @@ def test_deployers_may_do_exactly_what_is_done(
     def host(build: RemoteBuild) -> None:
         build.enter("BUILD")
         cancellation.cancel()
-        assert build.is_stopped.wait(10)
+        assert build.is_stopped.wait(30)
 
     cloud.plays(host)
     with pytest.raises(CancelledError):

@@ -184,10 +184,10 @@ def test_the_first_failure_stops_the_rest_and_every_failure_is_named(
 
     def act(request: BuildRequest) -> None:
         if request.spec.lock.packages[0].name == "bad":
-            assert started.wait(10)
+            assert started.wait(30)
             raise BuildError("build bad", reason="compiler broke")
         started.set()
-        assert request.cancellation.wait(10)
+        assert request.cancellation.wait(30)
         request.cancellation.check()
 
     bakery.maker.act = act
@@ -213,7 +213,7 @@ def test_ctrl_c_stops_what_is_under_way(to: str, bakery: Bakery, step: Callable[
             os.kill(os.getpid(), signal.SIGINT)
         else:
             signal.pthread_kill(threading.get_ident(), signal.SIGINT)
-        assert request.cancellation.wait(10)
+        assert request.cancellation.wait(30)
         request.cancellation.check()
 
     bakery.maker.act = act

@@ -49,7 +49,7 @@ def test_lines_arrive_as_they_come() -> None:
     go_on = threading.Event()
 
     def chunks() -> Iterator[bytes]:
-        assert go_on.wait(10)
+        assert go_on.wait(30)
         yield b"x"
 
     def hear(line: str) -> None:

@@ -188,7 +188,7 @@ def test_packages_that_a_test_needs_can_be_added(tmp_path: Path) -> None:
 def status(url: str) -> int:
     """Return how a server answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()
