@@ -8,7 +8,9 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,10 @@ from prebuilt.lock.interpreter import find_interpreter
 from prebuilt.lock.resolver import LockResolver
 from prebuilt.lock.stage.materials import LockMaterials
 from prebuilt.oci.base import BaseImageLookup
+from prebuilt.oci.client import RegistryRepository
 from prebuilt.oci.containers import ContainerRun, Engine
+from prebuilt.oci.growing_blob import GrowingBlob
+from prebuilt.oci.image import descriptor_of
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.reference import parse_reference
 from prebuilt.oci.registry import RepositoryRegistry
@@ -186,6 +191,27 @@ def output(engine: Engine, image: str, *command: str) -> str:
 def run_in_image() -> Any:
     """Return :func:`output`, since test files import nothing of each other."""
     return output
+
+
+@pytest.fixture
+def push_while_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Repository], None]:
+    """Writes a blob piece by piece, and checks that the repository's registry took it meanwhile, and not afterwards."""
+
+    def push(repository: Repository) -> None:
+        monkeypatch.setattr(RegistryRepository, "push_blob", lambda *_: pytest.fail("it was pushed once it was whole"))
+        pieces = [random.Random(seed).randbytes(3_000_001) for seed in range(4)]  # noqa: S311 - any bytes that do not repeat
+        descriptor = descriptor_of(b"".join(pieces), "application/octet-stream")
+        with ThreadPoolExecutor(1) as thread, GrowingBlob(tmp_path / "growing") as blob:
+            pushing = thread.submit(repository.push_growing_blob, blob)
+            for piece in pieces:
+                blob.write(piece)
+                time.sleep(0.1)
+            blob.finish(descriptor)
+            pushing.result()
+        with repository.open_blob(descriptor) as chunks:
+            assert b"".join(chunks) == b"".join(pieces)
+
+    return push
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from prebuilt.docker import LocalDockerBuildService
 from prebuilt.gcr import GCRRegistry
 from prebuilt.native.builder import NativeBuilder
 from prebuilt.oci.open import open_repository
+from prebuilt.oci.repository import Repository
 from prebuilt.oci.transport import close_connections
 from prebuilt.testing.conformance.materials import (
     SITE_PACKAGES,
@@ -108,6 +109,13 @@ def test_an_image_is_pushed_without_a_login(
     registry.documents().put("lock-1", b"{}")
     assert GCRRegistry().documents().get("lock-1") == b"{}"
     assert google.cloud.api.count("POST /token") == 1
+
+
+def test_blobs_go_while_they_are_written(
+    materials: Materials, push_while_written: Callable[[Repository], None]
+) -> None:
+    """As `docker push` sends them."""
+    push_while_written(materials.target)
 
 
 def test_a_denied_push_is_an_error(google: Google, materials: Materials, build: Callable[..., ImageSpec]) -> None:

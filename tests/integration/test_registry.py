@@ -7,7 +7,7 @@ import io
 import json
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -115,6 +115,13 @@ def test_a_broken_chunk_is_taken_up(repository: RegistryRepository, monkeypatch:
 
     assert read(repository, push(repository, BLOB)) == BLOB
     assert refused
+
+
+def test_blobs_go_while_they_are_written(
+    repository: RegistryRepository, push_while_written: Callable[[RegistryRepository], None]
+) -> None:
+    """In one PATCH whose length nobody knows when it begins."""
+    push_while_written(repository)
 
 
 def test_wrong_bytes_are_refused(repository: RegistryRepository) -> None:

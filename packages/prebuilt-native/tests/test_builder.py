@@ -28,6 +28,7 @@ from prebuilt.core.errors import (
 from prebuilt.core.lock import Wheel
 from prebuilt.core.plan import LARGE_BYTES
 from prebuilt.core.settings import Settings
+from prebuilt.native import layer_maker
 from prebuilt.native.builder import NativeBuilder
 from prebuilt.native.config import NativeConfig, layout_folder
 from prebuilt.native.registry import LayoutRegistry
@@ -229,8 +230,42 @@ def test_cancelled_work_stops_and_leaves_no_files(bench: Any, wheel: MakeWheel, 
     assert bench.open().resolve("image") is None
 
 
-def test_an_upload_under_way_is_stopped(registry_bench: Any, registry: InMemoryRegistry, wheel: MakeWheel) -> None:
+def test_a_large_layer_is_pushed_while_it_is_written(
+    registry_bench: Any, registry: InMemoryRegistry, wheel: MakeWheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes in one PATCH, and the image is the one that it would be otherwise."""
+    packages = [wheel("one"), wheel("large", padding=LARGE_BYTES)]
+    whole = registry_bench.build(*packages)
+    monkeypatch.setattr(layer_maker, "STREAMED_BYTES", LARGE_BYTES)
+    registry.forget_requests()
+    elsewhere = replace(registry_bench, repository=registry.repository("team/streamed"))
+    assert elsewhere.build(*packages).digest == whole.digest
+    assert registry.count("PATCH") == 1
+
+
+def test_a_push_that_is_refused_ends_the_bake(
+    registry_bench: Any, registry: InMemoryRegistry, wheel: MakeWheel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A layer that nobody will take is not written to its end, and the refusal is the error."""
+    monkeypatch.setattr(layer_maker, "STREAMED_BYTES", 0)
+    request = registry_bench.request(registry_bench.spec(wheel("large", padding=LARGE_BYTES)))
+    registry.fail("POST", "uploads", status=403, code="DENIED", times=50)
+    with pytest.raises(ForbiddenError, match="403"):
+        NativeBuilder(registry_bench.settings).build(request, registry_bench.progress())
+    scratch = tmp_path / "cache" / "scratch"
+    assert not scratch.exists() or not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("streamed_bytes", [0, 1 << 40], ids=["while it is written", "once it is whole"])
+def test_an_upload_under_way_is_stopped(
+    registry_bench: Any,
+    registry: InMemoryRegistry,
+    wheel: MakeWheel,
+    monkeypatch: pytest.MonkeyPatch,
+    streamed_bytes: int,
+) -> None:
     """A large layer on a slow line does not hold Ctrl-C up until it has arrived."""
+    monkeypatch.setattr(layer_maker, "STREAMED_BYTES", streamed_bytes)
     with relay(registry.host) as line:
         line.up_bytes_per_s = 500_000
         slow = replace(registry_bench, repository=f"{line.address}/team/env")

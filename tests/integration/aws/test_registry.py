@@ -41,6 +41,13 @@ class TestECRRegistry(RegistryContract):
         return ECRRegistry()
 
 
+def test_blobs_go_while_they_are_written(push_while_written):
+    """As `docker push` sends them."""
+    registry = ECRRegistry()
+    registry.credentials(registry.repository)  # which makes the repository
+    push_while_written(open_repository(registry.repository, registry.credentials_source))
+
+
 @pytest.fixture
 def docker(amazon, configured, distant_base, monkeypatch):
     """Have this process use the cloud's engine, which does not have the base, and in whose configuration nobody logs in."""

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from prebuilt.core.build_service import Cancellation
 from prebuilt.core.plan import PlannedLayer
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.spec import ImageSpec
 from prebuilt.core.storage import storage_errors
-from prebuilt.core.tree import DirectoryEntry, Entry, PathContent
+from prebuilt.core.tree import DirectoryEntry, Entry
 from prebuilt.lock.install_target import InstallTarget
 from prebuilt.lock.installer import PackageInstaller
 from prebuilt.lock.virtualenv import virtualenv_entries
 from prebuilt.native.catalogue import KnownLayer
 from prebuilt.native.owners import Owners, label
-from prebuilt.oci.layer import write_layer
+from prebuilt.oci.growing_blob import GrowingBlob
+from prebuilt.oci.layer import WrittenLayer, write_layer
 from prebuilt.oci.repository import Repository
+
+STREAMED_BYTES = 32 << 20
+"""A layer whose packages have this size is pushed while it is written; for smaller ones the line is not idle for long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +46,39 @@ class LayerMaker:
         self.progress.state(f"layer {layer.name}")
         with storage_errors(f"write layer {layer.name}", self.scratch), ExitStack() as stack:
             entries = self._entries(layer, stack)
-            self.scratch.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(tempfile.NamedTemporaryFile(dir=self.scratch, prefix="layer-"))
-            written = write_layer(
-                entries,
-                cast("BinaryIO", file),
-                compression=self.spec.compression,
-                expected_bytes=layer.size_bytes,
-                check=self.cancellation.check,
-            )
-            file.flush()
-            self.repository.push_blob(
-                written.descriptor, PathContent(Path(file.name)).open, lambda _: self.cancellation.check()
-            )
+            blob = stack.enter_context(GrowingBlob(self.scratch))
+            if layer.size_bytes >= STREAMED_BYTES:
+                written = self._write_and_push(entries, layer, blob)
+            else:
+                written = self._write(entries, layer, blob, self.cancellation.check)
+                self.repository.push_blob(written.descriptor, blob.open, lambda _: self.cancellation.check())
         return KnownLayer(descriptor=written.descriptor, diff_id=written.diff_id)
+
+    def _write_and_push(self, entries: list[Entry], layer: PlannedLayer, blob: GrowingBlob) -> WrittenLayer:
+        """Push while it is written. A push that fails stops the writing, and the other way round."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="push") as thread:
+            pushing = thread.submit(self.repository.push_growing_blob, blob, self.cancellation.check)
+
+            def check() -> None:
+                self.cancellation.check()
+                if pushing.done():
+                    pushing.result()
+
+            try:
+                written = self._write(entries, layer, blob, check)
+            finally:
+                blob.give_up()
+            pushing.result()
+        return written
+
+    def _write(
+        self, entries: list[Entry], layer: PlannedLayer, blob: GrowingBlob, check: Callable[[], None]
+    ) -> WrittenLayer:
+        written = write_layer(
+            entries, blob, compression=self.spec.compression, expected_bytes=layer.size_bytes, check=check
+        )
+        blob.finish(written.descriptor)
+        return written
 
     def _entries(self, layer: PlannedLayer, stack: ExitStack) -> list[Entry]:
         if layer.kind == "interpreter":

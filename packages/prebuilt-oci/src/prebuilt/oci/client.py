@@ -22,15 +22,19 @@ from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
 from prebuilt.oci.download import BlobDownload
 from prebuilt.oci.failure import place
+from prebuilt.oci.growing_blob import GrowingBlob
 from prebuilt.oci.media_types import INDEXES, MANIFESTS
 from prebuilt.oci.reference import parse_repository, split_repository
 from prebuilt.oci.repository import Advance, Manifest, Repository
 from prebuilt.oci.retrying import Sleep, TransientError, with_retries
 from prebuilt.oci.session import new_session, shared_session
+from prebuilt.oci.streamed_upload import stream_blob
 from prebuilt.oci.transport import Answer, Call
 from prebuilt.oci.upload import BlobUpload
+from prebuilt.oci.upload_session import UploadSession
 
 _ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
+_UPLOADS = "blobs/uploads/"
 _THERE = frozenset({200})
 _THERE_OR_NOT = frozenset({200, 404})
 _NOT_THERE = 404
@@ -220,12 +224,17 @@ class RegistryRepository:
             return
         BlobUpload(
             self._session,
-            self._url("blobs/uploads/"),
+            self._url(_UPLOADS),
             self._scopes(push=True),
             descriptor,
             source=source,
             advance=advance,
         ).run()
+
+    def push_growing_blob(self, blob: GrowingBlob, check: Callable[[], None] = lambda: None) -> None:
+        """Store a blob while it is written: in one PATCH without a length, as `docker push` does, or else once it is whole."""
+        if not stream_blob(blob, self._session, self._url(_UPLOADS), self._scopes(push=True), check):
+            self.push_blob(blob.wait_for_all(), blob.open, lambda _: check())
 
     def mount_blob(self, descriptor: Descriptor, source: str) -> bool:
         """Link a blob from the repository called `source` if that is in the same registry; return whether it is here now."""
@@ -235,7 +244,7 @@ class RegistryRepository:
             return False
         call = self._call(
             "POST",
-            f"blobs/uploads/?mount={descriptor.digest}&from={path}",
+            f"{_UPLOADS}?mount={descriptor.digest}&from={path}",
             f"mount blob {descriptor.digest} from {source}",
             _NOT_MOUNTED | {_CREATED},
             push=True,
@@ -246,23 +255,9 @@ class RegistryRepository:
             answer = self._session.request(call)
         except (UnauthorizedError, ForbiddenError):  # the token service's: no token for the source
             return False
-        if answer.status == _ACCEPTED:
-            self._cancel_upload(answer)
+        if answer.status == _ACCEPTED and answer.headers.get("Location"):  # an upload in place of a mount
+            UploadSession(self._session, answer, call.tried, self._scopes(push=True)).cancel()
         return answer.status == _CREATED
-
-    def _cancel_upload(self, answer: Answer) -> None:
-        """End the upload that a registry opens in place of a mount; one that cannot be ended expires by itself."""
-        location = answer.headers.get("Location")
-        if location:
-            self._session.request(
-                Call(
-                    method="DELETE",
-                    url=str(httpx2.URL(answer.url).join(location)),
-                    tried="cancel an upload",
-                    wanted=frozenset({200, 202, 204, 400, 401, 403, 404, 405, 501}),
-                    scopes=self._scopes(push=True),
-                )
-            )
 
     def _manifest_call(self, method: str, reference: str) -> Call:
         verb = "resolve" if method == "HEAD" else "get the manifest of"

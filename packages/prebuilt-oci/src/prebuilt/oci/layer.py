@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from mmap import mmap
-from typing import IO, BinaryIO, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import InvalidValueError, StorageError
@@ -20,6 +20,9 @@ from prebuilt.oci import tar_header as tar
 from prebuilt.oci.compression import PIECE_BYTES, ChunkReader, Compressor, decompress, layer_media_type, new_compressor
 from prebuilt.oci.merged_tree import merge_entries
 from prebuilt.oci.repository import CHUNK_BYTES, Advance
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _PREFETCHED_ENTRIES = 64
 """Enough to keep a few compilers of bytecode busy; what they made and nobody took yet is in memory."""
@@ -44,7 +47,7 @@ class WrittenLayer:
 
 def write_layer(
     entries: Sequence[Entry],
-    file: BinaryIO,
+    file: SupportsWrite[bytes],
     *,
     compression: Compression,
     expected_bytes: int | None = None,
@@ -59,7 +62,7 @@ def write_layer(
 
     Args:
         entries: In the order in which packages were installed: of those with one path, the last one is written.
-        file: Where to; neither sought in nor closed.
+        file: Where to; it is not closed.
         compression: How the layer is compressed.
         expected_bytes: About how large `file` will be; a small layer is compressed harder. The bytes depend on it.
         advance: Told of bytes of the uncompressed tar, in all `uncompressed_bytes`.
@@ -138,7 +141,9 @@ class _LayerStream:
     end, and this halves its time. Pieces are the same whoever fills them, and so are the bytes that come out.
     """
 
-    def __init__(self, file: BinaryIO, compressor: Compressor, advance: Advance, check: Callable[[], None]) -> None:
+    def __init__(
+        self, file: SupportsWrite[bytes], compressor: Compressor, advance: Advance, check: Callable[[], None]
+    ) -> None:
         self._file, self._compressor, self._advance, self._check = file, compressor, advance, check
         self._diff, self._compressed = hashlib.sha256(), hashlib.sha256()
         # Not bytearrays, which are filled with zeros at once: most layers are much smaller than a piece.

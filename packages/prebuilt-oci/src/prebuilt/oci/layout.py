@@ -19,6 +19,7 @@ from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import DigestMismatchError, InvalidValueError, RegistryError, StorageError
 from prebuilt.core.storage import read_if_there, storage_errors, write_atomically
 from prebuilt.oci.blob_folder import BlobFolder
+from prebuilt.oci.growing_blob import GrowingBlob
 from prebuilt.oci.image import ImageManifest, descriptor_of, manifest_media_type, parse_json_object
 from prebuilt.oci.layout_index import LayoutIndex
 from prebuilt.oci.media_types import INDEXES, MANIFESTS
@@ -114,6 +115,10 @@ class LayoutRepository:
         """Store a blob unless it is there undamaged."""
         self._ensure()
         self._blobs.put(descriptor, source, advance)
+
+    def push_growing_blob(self, blob: GrowingBlob, check: Callable[[], None] = lambda: None) -> None:
+        """Store a blob once it is whole: it is on this machine already."""
+        self.push_blob(blob.wait_for_all(), blob.open, lambda _: check())
 
     def mount_blob(self, descriptor: Descriptor, source: str) -> bool:
         """Take a blob from another layout on this machine, by hard link if that can be."""

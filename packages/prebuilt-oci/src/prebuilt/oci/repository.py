@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from prebuilt.core.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from prebuilt.oci.growing_blob import GrowingBlob
 
 CHUNK_BYTES = 1 << 20
 """Content moves in pieces of at most this size: large enough that Python's share, and its lock, does not matter."""
@@ -58,6 +61,17 @@ class Repository(Protocol):
         self, descriptor: Descriptor, source: Callable[[], BinaryIO], advance: Advance = lambda _: None
     ) -> None:
         """Store a blob unless it is there. `source` opens its bytes from the start; it is called again for each retry."""
+
+    def push_growing_blob(self, blob: GrowingBlob, check: Callable[[], None] = lambda: None) -> None:
+        """Store a blob that another thread writes meanwhile, if that can be; return once it is stored.
+
+        Args:
+            blob: What is written.
+            check: Called between pieces; stops the push by raising.
+
+        Raises:
+            CancelledError: The blob will not be finished.
+        """
 
     def mount_blob(self, descriptor: Descriptor, source: str) -> bool:
         """Link a blob from the repository called `source` if that is in the same place; return whether it is here now."""
