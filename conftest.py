@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from tools import engines
 _NOT_ASKED = "not asked of this"  # … builder, registry, machine: how prebuilt.testing.conformance begins, too
 _ROOT = Path(__file__).parent
 _ENGINES = frozenset(engines.marked(_ROOT))
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C: a run that a script started in the background ignores it, and so would all that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -41,6 +41,16 @@ def test_the_second_one_ends_the_process():
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "stopping\n")
 
 
+def test_a_deaf_process_stays_deaf():
+    """What a script starts in the background is not for Ctrl-C to end."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with at_once_the_second_time():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_afterwards_all_is_as_before():
     """A body that came to its end leaves no handler; in threads, which get no Ctrl-C, there is none to set."""
     before = signal.getsignal(signal.SIGINT)

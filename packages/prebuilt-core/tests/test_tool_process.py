@@ -18,7 +18,7 @@ from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import CancelledError, EngineError
 from prebuilt.core.tool_process import ask_tool, run_tool
 
-_DEAF = "trap '' INT; echo ready; sleep 60 & sleep 60"
+_DEAF = "trap '' TERM; echo ready; sleep 60 & sleep 60"
 
 
 def _sh(script: str) -> list[str]:
@@ -83,7 +83,7 @@ def test_environment_is_given() -> None:
 
 @pytest.mark.parametrize("script", ["echo ready; sleep 60", _DEAF])
 def test_cancelled_command_stops(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancellation stops the command and what it started; those that are deaf to SIGINT are killed."""
+    """A cancellation stops the command and what it started; those that are deaf to SIGTERM are killed."""
     monkeypatch.setattr("prebuilt.core.tool_process._PATIENCE_S", 0.5)
     cancellation, pids = Cancellation(), list[int]()
 
@@ -112,7 +112,7 @@ def test_cancelled_before_it_starts(tmp_path: Path) -> None:
 def test_time_is_up() -> None:
     """A command that takes too long is stopped, asked first; what it says then is heard."""
     said: list[str] = []
-    script = "trap 'echo stopping; exit 0' INT; while :; do sleep 0.05; done"
+    script = "trap 'echo stopping; exit 0' TERM; while :; do :; done"
     assert run_tool(_sh(script), output=said.append, timeout_s=0.5) is None
     assert said == ["stopping"]
 

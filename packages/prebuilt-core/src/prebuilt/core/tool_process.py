@@ -27,7 +27,7 @@ while read -r line; do
   group=$line
 done
 if [ -n "$group" ]; then
-  kill -INT "-$group"
+  kill -TERM "-$group"
   for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "-$group" || break; sleep 1; done
   kill -KILL "-$group"
 fi
@@ -83,8 +83,9 @@ def run_tool(
 ) -> int | None:
     """Run a command to its end; return its exit status, or None where it was stopped because its time was up.
 
-    The command is stopped with all processes that it started (SIGINT, then SIGKILL) also when this function is left by an
-    exception, Ctrl-C among them, and when this process is killed.
+    The command is stopped with all processes that it started (SIGTERM, then SIGKILL) also when this function is left by an
+    exception, Ctrl-C among them, and when this process is killed. Not SIGINT: what a script starts in the background is deaf to it,
+    and so is all that is started from there.
 
     Args:
         command: Program and arguments.
@@ -224,7 +225,7 @@ def _wait(
 def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
         return
-    _signal(process, signal.SIGINT)
+    _signal(process, signal.SIGTERM)
     try:
         process.wait(_PATIENCE_S)
     except subprocess.TimeoutExpired:

@@ -300,6 +300,18 @@ class ContainerEngineContract:
             out, _ = process.communicate(timeout=60)
         assert (process.returncode, out) == (7, b"caught\n")
 
+    def test_ignored_signals_stay_ignored(self, engine_name: str, folder: Path, image: str) -> None:
+        """What nohup started goes on when its terminal is closed, and so does the command."""
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            line = "trap 'exit 7' HUP; echo ready; sleep 1; echo going on"
+            with _caller(engine_name, folder, image, ("sh", "-c", line)) as process:
+                process.send_signal(signal.SIGHUP)
+                out, _ = process.communicate(timeout=60)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        assert (process.returncode, out) == (0, b"going on\n")
+
     def test_sigterm_ends_a_command_that_does_not_care(self, engine_name: str, folder: Path, image: str) -> None:
         """A command without a handler ends at once, though it is alone in its PID namespace."""
         with _caller(engine_name, folder, image, ("sh", "-c", f"echo ready; exec /bin/sleep {_long(3)}")) as process:

@@ -86,7 +86,7 @@ class Engine(ABC):
         """Prepare, start, pass signals on, wait; return the exit code. Raises what the parts of it do.
 
         In the main thread SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command instead of this process from when it starts to its
-        end. An exception from another signal's handler kills the container.
+        end, unless this process ignores them. An exception from another signal's handler kills the container.
         """
         launch = self.prepare(run)
         forwarding = _Forwarding()
@@ -109,9 +109,10 @@ class _Forwarding:
 
     @contextlib.contextmanager
     def during(self) -> Iterator[None]:
-        """Handle signals in the body."""
+        """Handle signals in the body, but for those that this process ignores: under nohup a hang-up ends nothing."""
         in_main_thread = threading.current_thread() is threading.main_thread()
-        before = {number: signal.signal(number, self._handle) for number in FORWARDED} if in_main_thread else {}
+        heard = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN] if in_main_thread else []
+        before = {number: signal.signal(number, self._handle) for number in heard}
         try:
             yield
         finally:
