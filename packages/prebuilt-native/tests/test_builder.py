@@ -23,6 +23,7 @@ from prebuilt.core.errors import (
     DigestMismatchError,
     FetchError,
     ForbiddenError,
+    RegistryUnreachableError,
     StorageError,
 )
 from prebuilt.core.lock import Wheel
@@ -205,6 +206,39 @@ def test_what_was_made_before_a_failure_is_used_afterwards(bench: Any, index: Pa
     index.requests.clear()
     bench.build(good, bad)
     assert not [request for request in index.requests if "good" in request]
+
+
+class ReadOnce:
+    """Documents of a registry that goes away after the first question."""
+
+    def __init__(self) -> None:
+        """Have been asked nothing."""
+        self.asked = 0
+
+    def get(self, name: str) -> bytes | None:
+        """Return nothing, once."""
+        self.asked += 1
+        if self.asked > 1:
+            raise RegistryUnreachableError("get the manifest of", at=name, reason="gone")
+        return None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Fail."""
+        del data
+        raise RegistryUnreachableError("push", at=name, reason="gone")
+
+
+def test_a_catalogue_that_cannot_be_reached_hides_no_failure(bench: Any, wheel: MakeWheel) -> None:
+    """The layer that failed is what the user is told about."""
+    one_at_a_time = replace(
+        bench, settings=Settings({**bench.settings.environ, "METAFLOW_PREBUILT_LAYER_WORKERS": "1"}, {})
+    )
+    bad = replace(wheel("bad", padding=LARGE_BYTES), sha256="0" * 64)
+    request = one_at_a_time.request(one_at_a_time.spec(wheel("good", padding=2 * LARGE_BYTES), bad))
+    documents = ReadOnce()
+    with pytest.raises(DigestMismatchError, match="0" * 64):
+        NativeBuilder(one_at_a_time.settings).build(replace(request, documents=documents), bench.progress())
+    assert documents.asked > 1
 
 
 def test_a_refused_push_is_an_error_of_the_registry(

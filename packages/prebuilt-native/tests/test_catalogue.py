@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.documents import FolderDocuments
+from prebuilt.core.errors import ForbiddenError
 from prebuilt.native import catalogue as module
 from prebuilt.native.catalogue import Catalogue, KnownLayer
 from prebuilt.oci.documents import RepositoryDocuments
 from prebuilt.oci.open import open_repository
+from prebuilt.testing.conformance.materials import push_small_base
 from prebuilt.testing.registry import InMemoryRegistry
 
 
@@ -19,6 +22,20 @@ def layer(digit: str) -> KnownLayer:
     """Return a layer whose digests are made of one digit."""
     digest = "sha256:" + digit * 64
     return KnownLayer(descriptor=Descriptor(media_type="m", digest=digest, size=5), diff_id=digest)
+
+
+@pytest.fixture
+def registry() -> Iterator[InMemoryRegistry]:
+    """Return an empty registry."""
+    with InMemoryRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def in_registry(registry: InMemoryRegistry) -> Catalogue:
+    """Return an empty catalogue in a registry."""
+    documents = RepositoryDocuments(open_repository(registry.repository("team/env")))
+    return Catalogue(documents=documents, name="layers")
 
 
 @pytest.fixture
@@ -61,6 +78,47 @@ def test_a_damaged_catalogue_is_none(
     assert "damaged" in caplog.text
     catalogue.add({"a": layer("a")})
     assert catalogue.read() == {"a": layer("a")}
+
+
+def test_a_catalogue_whose_digest_is_wrong_is_none(
+    in_registry: Catalogue, registry: InMemoryRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a registry gives is checked, and what is not as it was put is written anew."""
+    in_registry.add({"a": layer("a")})
+    registry.corrupt("manifests/layers", times=2)
+    assert in_registry.read() == {}
+    assert "damaged" in caplog.text
+    in_registry.add({"b": layer("b")})
+    assert in_registry.read() == {"b": layer("b")}
+
+
+def test_an_image_in_place_of_a_catalogue_is_none(in_registry: Catalogue, registry: InMemoryRegistry) -> None:
+    """Whoever gave an image the catalogue's tag loses the tag, and nobody an image."""
+    place = open_repository(registry.repository("team/env"))
+    base = push_small_base(place)
+    image = place.get_manifest(base.digest)
+    assert image is not None
+    place.put_manifest("layers", image.descriptor.media_type, image.data)
+    assert in_registry.read() == {}
+    in_registry.add({"a": layer("a")})
+    assert in_registry.read() == {"a": layer("a")}
+
+
+def test_nothing_to_add_asks_for_nothing(in_registry: Catalogue, registry: InMemoryRegistry) -> None:
+    """A build that made no layer leaves the registry in peace."""
+    in_registry.add({})
+    assert registry.count() == 0
+
+
+def test_a_registry_that_does_not_answer_is_told_to_readers_and_not_to_writers(
+    in_registry: Catalogue, registry: InMemoryRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever wants to use layers must know; whoever has made some has more important things to say."""
+    registry.fail("GET", "manifests/layers", status=403, times=2)
+    in_registry.add({"a": layer("a")})
+    assert "could not be written" in caplog.text
+    with pytest.raises(ForbiddenError):
+        in_registry.read()
 
 
 def test_the_oldest_entries_go_first(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -384,6 +384,20 @@ class TestRegistry:
 
         assert lookup.get(reference, AMD64) == image
 
+    def test_a_damaged_document_of_the_repository_is_made_anew(
+        self,
+        base_registry: InMemoryRegistry,
+        open_repository: Callable[..., Repository],
+        look_up: Callable[..., BaseImageLookup],
+    ) -> None:
+        """Also where the registry is what damaged it."""
+        documents = RepositoryDocuments(open_repository(base_registry.repository("team/app")))
+        reference = base_registry.repository("python") + ":3.11"
+        image = look_up(documents).get(reference, AMD64)
+        base_registry.corrupt("team/app/manifests/base-facts")
+
+        assert look_up(documents).get(reference, AMD64) == image
+
 
 def test_a_kept_layout_image_needs_no_http_client(
     layout: LayoutRepository, look_up: Callable[..., BaseImageLookup]

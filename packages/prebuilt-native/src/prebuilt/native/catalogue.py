@@ -11,7 +11,7 @@ from typing import Any
 from prebuilt.core.canonical import canonical_json
 from prebuilt.core.descriptor import Descriptor, check_digest
 from prebuilt.core.documents import DocumentStore
-from prebuilt.core.errors import InvalidValueError, RegistryError
+from prebuilt.core.errors import DigestMismatchError, PrebuiltError
 from prebuilt.core.spec import ImageSpec
 
 MAX_ENTRIES = 4000
@@ -59,28 +59,35 @@ class Catalogue:
         return cls(documents=documents, name=f"layers-v1-{spec.base.platform.subdir}-py{python}-{spec.compression}")
 
     def read(self) -> dict[str, KnownLayer]:
-        """Return all entries, oldest first; none where there is no catalogue, or none that can be read."""
-        data = self.documents.get(self.name)
-        if data is None:
-            return {}
+        """Return all entries, oldest first; none where there is no catalogue, or one that is damaged.
+
+        Raises:
+            RegistryError: The place could not be asked.
+            StorageError: The file could not be read.
+        """
         try:
+            data = self.documents.get(self.name)
+            if data is None:
+                return {}
             return {key: KnownLayer.from_json(layer) for key, layer in json.loads(data)["layers"]}
-        except (InvalidValueError, ValueError, KeyError, TypeError) as error:
+        except (DigestMismatchError, ValueError, KeyError, TypeError) as error:  # InvalidValueError is a ValueError
             _log.warning("the catalogue %s is damaged and will be written anew: %s", self.name, error)
             return {}
 
     def add(self, layers: Mapping[str, KnownLayer]) -> None:
         """Write the entries that are there now and `layers`, unless all of them are there.
 
-        What a registry refuses to keep is logged and no more: a repository may forbid to move tags, and the layers are pushed all the
-        same. They will be made again by those who do not find them.
+        What cannot be read or kept is logged and no more, so that a build's own error is the one that is told: a repository may
+        forbid to move tags, and the layers are pushed all the same. They will be made again by those who do not find them.
         """
-        there = self.read()
-        if all(there.get(key) == layer for key, layer in layers.items()):
+        if not layers:
             return
-        merged = list({**there, **layers}.items())[-MAX_ENTRIES:]
-        data = canonical_json({"layers": [[key, layer.to_json()] for key, layer in merged]})
         try:
+            there = self.read()
+            if all(there.get(key) == layer for key, layer in layers.items()):
+                return
+            merged = list({**there, **layers}.items())[-MAX_ENTRIES:]
+            data = canonical_json({"layers": [[key, layer.to_json()] for key, layer in merged]})
             self.documents.put(self.name, data)
-        except RegistryError as error:
+        except PrebuiltError as error:
             _log.warning("the catalogue %s could not be written: %s", self.name, error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from prebuilt.core.bake import BaseImages
 from prebuilt.core.descriptor import check_digest
 from prebuilt.core.documents import DocumentStore
-from prebuilt.core.errors import BaseImageError, InvalidValueError, RegistryError
+from prebuilt.core.errors import BaseImageError, DigestMismatchError, InvalidValueError, RegistryError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import BaseImage
@@ -109,12 +109,14 @@ class BaseImageLookup:
         """Return what is kept of a manifest, or else read its layers, and keep it."""
         name = f"base-facts-v1-{_short(digest)}"
         for store in (self.cache, self.documents):
-            kept = store.get(name) if store is not None else None
-            if kept is None:
+            if store is None:
                 continue
             try:
+                kept = store.get(name)
+                if kept is None:
+                    continue
                 facts = BaseFacts.parse(kept)
-            except InvalidValueError as error:
+            except (DigestMismatchError, InvalidValueError) as error:
                 _log.warning("kept facts are not used: %s", error)
                 continue
             if store is not self.cache:
