@@ -140,7 +140,7 @@ def test_a_layer_that_the_repository_has_is_neither_downloaded_nor_uploaded(
     uploads = [
         request for request in registry.requests if request.method == "PUT" and "/blobs/uploads/" in request.path
     ]
-    assert len(uploads) == 3, uploads  # the new layer, the config, the catalogue
+    assert len(uploads) == 4, uploads  # the new layer, the config, the catalogue, the list of the new layer's files
 
 
 def test_a_layer_that_is_gone_from_the_repository_is_made_again(
@@ -184,6 +184,35 @@ def test_of_two_owners_of_a_file_the_later_wins_and_both_are_named(bench: Any, w
     image = bench.build(small, large)
     assert files_of(bench, image)[f"{SITE}/common/x.py"] == b"x = 'large'\n"
     assert any(f"{small.filename} and {large.filename} both own" in line for line in bench.lines)
+
+
+def test_owners_of_a_file_are_named_where_a_layer_is_reused(bench: Any, wheel: MakeWheel, tmp_path: Path) -> None:
+    """Whoever adds a package to what others have pushed is told what it overwrites, and so is who adds nothing new."""
+    small = wheel("small", files={"common/x.py": b"x = 'small'\n"})
+    large = wheel("large", padding=LARGE_BYTES, files={"common/x.py": b"x = 'large'\n"})
+    bench.build(small)
+    for number in range(2):
+        elsewhere = Settings({"METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / f"other{number}")}, {})
+        other = replace(bench, settings=elsewhere, lines=[])
+        other.build(small, large)
+        assert [line for line in other.lines if f"{small.filename} and {large.filename} both own" in line]
+
+
+def test_owners_of_a_file_are_named_by_images_that_share_a_layer(bench: Any, wheel: MakeWheel) -> None:
+    """The layer of one of them is made once, for both images, and each is told."""
+    first = wheel("first", padding=LARGE_BYTES, files={"common/x.py": b"x = 1\n"})
+    second = wheel("second", padding=LARGE_BYTES, files={"common/x.py": b"x = 2\n"})
+    builder = NativeBuilder(bench.settings)
+    specs = [bench.spec(first, second, wheel(f"own{n}")) for n in range(2)]
+    benches = [replace(bench, lines=[]) for _ in specs]
+    with ThreadPoolExecutor(2) as threads:
+        list(
+            threads.map(
+                lambda one: builder.build(bench.request(one[1], one[1].full_id), one[0].progress()),
+                zip(benches, specs, strict=True),
+            )
+        )
+    assert all(any("both own" in line for line in each.lines) for each in benches)
 
 
 def test_a_file_with_another_hash_is_refused_and_nothing_is_tagged(bench: Any, wheel: MakeWheel) -> None:

@@ -12,6 +12,7 @@ from prebuilt.core.documents import FolderDocuments
 from prebuilt.core.errors import ForbiddenError
 from prebuilt.native import catalogue as module
 from prebuilt.native.catalogue import Catalogue, KnownLayer
+from prebuilt.oci.compression import layer_media_type
 from prebuilt.oci.documents import RepositoryDocuments
 from prebuilt.oci.open import open_repository
 from prebuilt.testing.conformance.materials import push_small_base
@@ -127,6 +128,19 @@ def test_the_oldest_entries_go_first(catalogue: Catalogue, monkeypatch: pytest.M
     for key in "abc":
         catalogue.add({key: layer(key)})
     assert list(catalogue.read()) == ["b", "c"]
+
+
+def test_a_full_catalogue_is_one_request(in_registry: Catalogue, registry: InMemoryRegistry) -> None:
+    """However many layers a repository has, reading what is known of them stays cheap."""
+    known = KnownLayer(
+        descriptor=Descriptor(media_type=layer_media_type("zstd"), digest=layer("a").diff_id, size=9_999_999_999),
+        diff_id=layer("b").diff_id,
+        file_list="0" * 16,
+    )
+    in_registry.add({f"{number:040x}": known for number in range(module.MAX_ENTRIES)})
+    registry.forget_requests()
+    assert len(in_registry.read()) == module.MAX_ENTRIES
+    assert registry.count() == 1
 
 
 def test_a_repository_that_keeps_its_tags_costs_no_image(caplog: pytest.LogCaptureFixture) -> None:

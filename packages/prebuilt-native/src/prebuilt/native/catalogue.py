@@ -14,18 +14,25 @@ from prebuilt.core.documents import DocumentStore
 from prebuilt.core.errors import DigestMismatchError, PrebuiltError
 from prebuilt.core.spec import ImageSpec
 
-MAX_ENTRIES = 4000
-"""The oldest go first. An entry is some 250 bytes, so that reading a full catalogue is still one request of a megabyte."""
+MAX_ENTRIES = 3000
+"""The oldest go first. An entry is at most 340 bytes, so that reading a full catalogue is still one request of a megabyte."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownLayer:
-    """A layer that was pushed once: its descriptor, and the digest of its uncompressed tar."""
+    """A layer that was pushed once.
+
+    Attributes:
+        descriptor: What is in the repository.
+        diff_id: Digest of its uncompressed tar.
+        file_list: Id of the list that has the files of its packages; empty if there is none.
+    """
 
     descriptor: Descriptor
     diff_id: str
+    file_list: str = ""
 
     def __post_init__(self) -> None:
         """Check the diff_id."""
@@ -33,12 +40,15 @@ class KnownLayer:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON form; the inverse of :meth:`from_json`."""
-        return {**self.descriptor.to_json(), "diffID": self.diff_id}
+        listed = {"files": self.file_list} if self.file_list else {}
+        return {**self.descriptor.to_json(), "diffID": self.diff_id, **listed}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> KnownLayer:
         """Read what :meth:`to_json` wrote."""
-        return cls(descriptor=Descriptor.from_json(data), diff_id=data["diffID"])
+        return cls(
+            descriptor=Descriptor.from_json(data), diff_id=data["diffID"], file_list=str(data.get("files") or "")
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 from prebuilt.core.build_service import BuildRequest, Cancellation
 from prebuilt.core.descriptor import Descriptor
+from prebuilt.core.documents import DocumentStore
 from prebuilt.core.errors import BaseImageError, CancelledError
 from prebuilt.core.plan import PlannedLayer
 from prebuilt.core.progress import ImageProgress
@@ -20,8 +21,9 @@ from prebuilt.core.tree import BytesContent
 from prebuilt.lock.install_target import InstallTarget
 from prebuilt.lock.installer import PackageInstaller, link_scripts_setting
 from prebuilt.native.catalogue import Catalogue, KnownLayer
-from prebuilt.native.layer_maker import LayerMaker
-from prebuilt.native.owners import Owners, label
+from prebuilt.native.file_lists import FileLists
+from prebuilt.native.layer_maker import LayerMaker, MadeLayer
+from prebuilt.native.owners import Files, label, overlaps
 from prebuilt.native.workshop import Workbench
 from prebuilt.oci.copy import copy_layers
 from prebuilt.oci.documents import RepositoryDocuments
@@ -45,18 +47,19 @@ class ImageBuild:
         """Return the descriptor of the pushed manifest."""
         base = ImageManifest.parse(self._read_base_manifest())
         known = self._known_layers()
+        lists = self._begin_to_read_lists(known)
         missing = [layer for layer in self.request.plan.layers if layer.key not in known]
         self.progress.add_total(sum(layer.size_bytes for layer in missing))
         copying = self.workbench.once(
             self.target.name, f"layers of {self.spec.base.digest}", partial(self._copy_base_layers, base)
         )
         made = self._make(missing, copying)
-        image = self._image(base, {**known, **made})
+        image = self._image(base, {**known, **{key: one.layer for key, one in made.items()}})
         self.target.push_blob(image.config_descriptor, BytesContent(image.config).open)
         self.request.cancellation.check()
         descriptor = image.manifest_descriptor
         self.target.put_manifest(self._reference.identifier, descriptor.media_type, image.manifest)
-        self._note_overlaps()
+        self._note_overlaps([*(one.files for one in made.values()), *(reading.result() for reading in lists)])
         return descriptor
 
     @property
@@ -79,11 +82,15 @@ class ImageBuild:
 
     @cached_property
     def _catalogue(self) -> Catalogue:
-        return Catalogue.of(self.spec, self.request.documents or RepositoryDocuments(self.target))
+        return Catalogue.of(self.spec, self._documents)
 
     @cached_property
-    def _owners(self) -> Owners:
-        return Owners()
+    def _file_lists(self) -> FileLists:
+        return FileLists(documents=self._documents)
+
+    @cached_property
+    def _documents(self) -> DocumentStore:
+        return self.request.documents or RepositoryDocuments(self.target)
 
     def _known_layers(self) -> dict[str, KnownLayer]:
         """Return the planned layers that the repository has, each asked for, since the catalogue is a hint."""
@@ -92,7 +99,12 @@ class ImageBuild:
         there = self.workbench.threads.map(self.target.has_blob, [known.descriptor.digest for known in hinted.values()])
         return {key: known for (key, known), is_there in zip(hinted.items(), list(there), strict=True) if is_there}
 
-    def _make(self, layers: Sequence[PlannedLayer], copying: Future[None]) -> dict[str, KnownLayer]:
+    def _begin_to_read_lists(self, known: Mapping[str, KnownLayer]) -> list[Future[Files]]:
+        """Return the lists of files of layers that need not be made, as they come: there is a list for each bake that made some."""
+        ids = sorted({layer.file_list for layer in known.values() if layer.file_list})
+        return [self.workbench.threads.submit(self._file_lists.read, list_id) for list_id in ids]
+
+    def _make(self, layers: Sequence[PlannedLayer], copying: Future[None]) -> dict[str, MadeLayer]:
         """Return `layers` once they and the base's are in the repository. What was made is catalogued, come what may."""
         maker = self._maker()
         making = {
@@ -103,8 +115,15 @@ class ImageBuild:
             _wait_for_all([copying, *making.values()], self.request.cancellation)
         finally:
             made = {key: future.result() for key, future in making.items() if _went_well(future)}
-            self._catalogue.add(made)
+            self._catalogue_layers(made)
         return made
+
+    def _catalogue_layers(self, made: Mapping[str, MadeLayer]) -> None:
+        files = {package: paths for one in made.values() for package, paths in one.files.items()}
+        file_list = self._file_lists.write(files)
+        self._catalogue.add(
+            {key: replace(one.layer, file_list=file_list) if one.files else one.layer for key, one in made.items()}
+        )
 
     def _maker(self) -> LayerMaker:
         lock, workbench = self.spec.lock, self.workbench
@@ -124,7 +143,6 @@ class ImageBuild:
             repository=self.target,
             progress=self.progress,
             cancellation=self.request.cancellation,
-            owners=self._owners,
             scratch=workbench.scratch,
         )
 
@@ -173,9 +191,10 @@ class ImageBuild:
         with self._source.open_blob(descriptor) as chunks:
             return b"".join(chunks)
 
-    def _note_overlaps(self) -> None:
+    def _note_overlaps(self, lists: Sequence[Files]) -> None:
+        files = {package: paths for each in lists for package, paths in each.items()}
         order = [label(package) for layer in self.request.plan.layers for package in layer.packages]
-        for sentence in self._owners.overlaps(order):
+        for sentence in overlaps(order, files):
             self.progress.note(sentence)
 
 
@@ -208,5 +227,5 @@ def _wait_for_all(futures: Sequence[Future[Any]], cancellation: Cancellation) ->
         raise errors[0]
 
 
-def _went_well(future: Future[KnownLayer]) -> bool:
+def _went_well(future: Future[MadeLayer]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None

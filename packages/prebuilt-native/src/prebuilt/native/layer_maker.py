@@ -18,13 +18,21 @@ from prebuilt.lock.install_target import InstallTarget
 from prebuilt.lock.installer import PackageInstaller
 from prebuilt.lock.virtualenv import virtualenv_entries
 from prebuilt.native.catalogue import KnownLayer
-from prebuilt.native.owners import Owners, label
+from prebuilt.native.owners import Files, label, owned
 from prebuilt.oci.growing_blob import GrowingBlob
 from prebuilt.oci.layer import WrittenLayer, write_layer
 from prebuilt.oci.repository import Repository
 
 STREAMED_BYTES = 32 << 20
 """A layer whose packages have this size is pushed while it is written; for smaller ones the line is not idle for long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeLayer:
+    """A layer that is in the repository now, and the files of its packages."""
+
+    layer: KnownLayer
+    files: Files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,22 +45,21 @@ class LayerMaker:
     repository: Repository
     progress: ImageProgress
     cancellation: Cancellation
-    owners: Owners
     scratch: Path
 
-    def make(self, layer: PlannedLayer) -> KnownLayer:
+    def make(self, layer: PlannedLayer) -> MadeLayer:
         """Make `layer`, push it, and return what is now in the repository."""
         self.cancellation.check()
         self.progress.state(f"layer {layer.name}")
         with storage_errors(f"write layer {layer.name}", self.scratch), ExitStack() as stack:
-            entries = self._entries(layer, stack)
+            files, entries = self._contents(layer, stack)
             blob = stack.enter_context(GrowingBlob(self.scratch))
             if layer.size_bytes >= STREAMED_BYTES:
                 written = self._write_and_push(entries, layer, blob)
             else:
                 written = self._write(entries, layer, blob, self.cancellation.check)
                 self.repository.push_blob(written.descriptor, blob.open, lambda _: self.cancellation.check())
-        return KnownLayer(descriptor=written.descriptor, diff_id=written.diff_id)
+        return MadeLayer(layer=KnownLayer(descriptor=written.descriptor, diff_id=written.diff_id), files=files)
 
     def _write_and_push(self, entries: list[Entry], layer: PlannedLayer, blob: GrowingBlob) -> WrittenLayer:
         """Push while it is written. A push that fails stops the writing, and the other way round."""
@@ -80,15 +87,17 @@ class LayerMaker:
         blob.finish(written.descriptor)
         return written
 
-    def _entries(self, layer: PlannedLayer, stack: ExitStack) -> list[Entry]:
+    def _contents(self, layer: PlannedLayer, stack: ExitStack) -> tuple[Files, list[Entry]]:
+        """Return the files of each package, and what the layer is to hold."""
         if layer.kind == "interpreter":
             assert self.spec.base.python is not None  # noqa: S101 - the plan has checked it
-            return virtualenv_entries(self.spec.base.python, self.target)
+            return {}, virtualenv_entries(self.spec.base.python, self.target)
+        files: dict[str, frozenset[str]] = {}
         entries: list[Entry] = []
         for package in layer.packages:
             installed = stack.enter_context(
                 self.installer.entries(package, advance=self.progress.advance, check=self.cancellation.check)
             )
-            self.owners.add(label(package), [e.path for e in installed if not isinstance(e, DirectoryEntry)])
+            files[label(package)] = owned(e.path for e in installed if not isinstance(e, DirectoryEntry))
             entries += installed
-        return entries
+        return files, entries
