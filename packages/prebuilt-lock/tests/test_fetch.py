@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -28,6 +29,7 @@ from prebuilt.lock.stage.url_download import UrlDownloader
 from prebuilt.lock.wheelhouse import WheelHouse
 from prebuilt.testing.conda_channel import CondaChannel, serve_channel
 from prebuilt.testing.python_index import make_wheel
+from prebuilt.testing.socks_proxy import socks_proxy
 
 DATA = bytes(range(256)) * 20_000
 NAME = "demo-1.0-py3-none-any.whl"
@@ -144,6 +146,19 @@ def test_a_wheel_is_there_inside_the_context_and_gone_after(server: FlakyServer,
         assert path.read_bytes() == DATA
     assert sum(came) == len(DATA)
     assert _left_behind(tmp_path) == []
+
+
+def test_a_wheel_comes_through_a_socks_proxy(
+    server: FlakyServer, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
+):
+    """ALL_PROXY may name one, as it may for pip and uv."""
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with socks_proxy() as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        with make_files().get(_wheel(server.url)) as path:
+            assert path.read_bytes() == DATA
+        assert proxy.asked == [urlsplit(server.url).netloc]
 
 
 @pytest.mark.parametrize("fault", ["cut", "503", "429", "500"])

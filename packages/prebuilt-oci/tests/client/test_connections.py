@@ -13,6 +13,7 @@ from prebuilt.core.errors import RegistryUnreachableError, SettingError
 from prebuilt.core.settings import Settings
 from prebuilt.oci.client import RegistryRepository
 from prebuilt.testing.registry import InMemoryRegistry
+from prebuilt.testing.socks_proxy import socks_proxy
 
 TLS = Path(__file__).parent / "tls"
 
@@ -125,6 +126,32 @@ def test_the_environments_proxy_is_used(proxy: list[str], open_repository: Calla
 
     assert open_repository("registry.example.org/team/app", environ=environ).resolve("1") is None
     assert proxy == ["http://registry.example.org/v2/team/app/manifests/1"]
+
+
+def test_a_socks_proxy_is_used(
+    registry: InMemoryRegistry, open_repository: Callable[..., RegistryRepository], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ALL_PROXY may name one; it is told the name, since names of the other side may mean nothing here."""
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    environ = {"METAFLOW_PREBUILT_INSECURE_REGISTRIES": "registry.example.org"}
+    with socks_proxy() as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        proxy.servers["registry.example.org:80"] = registry.host
+
+        assert open_repository("registry.example.org/team/app", environ=environ).resolve("1") is None
+        assert proxy.asked == ["registry.example.org:80"]
+    assert registry.count("HEAD") == 1
+
+
+def test_a_proxy_of_an_unknown_kind_is_named(
+    open_repository: Callable[..., RegistryRepository], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message shows what is set, and not its password."""
+    monkeypatch.setenv("ALL_PROXY", "socks4://user:s3cr3t@proxy.example.org:1080")
+    with pytest.raises(SettingError, match=r"ALL_PROXY.*socks4.*socks5") as raised:
+        open_repository("registry.example.org/team/app").resolve("1")
+    assert "s3cr3t" not in str(raised.value)
 
 
 def test_loopback_needs_no_proxy(

@@ -220,16 +220,23 @@ def shared_client(url: httpx2.URL, config: NetworkConfig) -> httpx2.Client:
     with _clients_lock:
         client = _clients.get(key)
         if client is None:
-            client = _clients[key] = httpx2.Client(
-                verify=_tls_context(key.trust),
-                trust_env=not key.direct,
-                limits=httpx2.Limits(
-                    max_connections=_MAX_CONNECTIONS,
-                    max_keepalive_connections=_MAX_CONNECTIONS,
-                    keepalive_expiry=_KEEP_ALIVE_S,
-                ),
-            )
+            client = _clients[key] = _new_client(key)
         return client
+
+
+def _new_client(key: _ClientKey) -> httpx2.Client:
+    context = _tls_context(key.trust)
+    limits = httpx2.Limits(
+        max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE_S
+    )
+    try:
+        return httpx2.Client(verify=context, trust_env=not key.direct, limits=limits)
+    except (ValueError, httpx2.InvalidURL) as error:  # of the proxy: what we give is right
+        raise SettingError(
+            "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY",
+            reason=str(error),
+            remedy="name a proxy as http://host:port or socks5://host:port",
+        ) from error
 
 
 @atexit.register
