@@ -382,3 +382,15 @@ def test_print_is_an_echo() -> None:
     output = BuildOutput(LineProgress(lines.append).image("s"))
     output(file=sys.stderr)
     assert lines == []
+
+
+def test_output_shows_no_secret() -> None:
+    """A password in a URL, or a signature, that a tool prints goes neither to the user's terminal nor into an error."""
+    lines: list[str] = []
+    output = BuildOutput(LineProgress(lines.append).image("s"))
+    output(
+        "Looking in indexes: https://deploy:s3cr3t@pypi.example.org/simple\nGET https://x.example.org/?Signature=s3cr3t"
+    )
+    assert len(lines) == 2
+    assert "https://pypi.example.org/simple" in lines[0]
+    assert "s3cr3t" not in "".join((*lines, *output.last_lines))

@@ -16,7 +16,7 @@ from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.dockerfile import DockerfileBuild, DockerfileForm, MaterialsSource, check_python, dockerfile_build
 from prebuilt.core.documents import DocumentStore
-from prebuilt.core.errors import BuildError, CancelledError, PrebuiltError
+from prebuilt.core.errors import BuildError, CancelledError, PrebuiltError, redact
 from prebuilt.core.plan import LayerPlan
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.spec import ImageSpec
@@ -133,7 +133,10 @@ class BuildRequest:
 
 
 class BuildOutput:
-    """What a builder says: each line goes to the user as it comes, the last ones also into the error. Any thread may call it."""
+    """What a builder says: each line goes to the user as it comes, the last ones also into the error. Any thread may call it.
+
+    Secrets in URLs are redacted: whoever wrote the builder may not have thought of it.
+    """
 
     def __init__(self, progress: ImageProgress) -> None:
         """Pass lines on to `progress`."""
@@ -144,7 +147,7 @@ class BuildOutput:
         """Take one message of any number of lines; keywords are those of any ``echo``, and mean nothing here."""
         text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
         for line in _COLOUR.sub("", text).splitlines():
-            self._take(line.rstrip())
+            self._take(redact(line.rstrip()))
 
     @property
     def last_lines(self) -> tuple[str, ...]:
