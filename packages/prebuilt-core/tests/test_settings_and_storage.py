@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
-from prebuilt.core.errors import SettingError, StorageError
-from prebuilt.core.retry import Backoff, parse_retry_after
+from prebuilt.core.build_service import Cancellation
+from prebuilt.core.errors import CancelledError, SettingError, StorageError
+from prebuilt.core.retry import Backoff, parse_retry_after, pause
 from prebuilt.core.settings import Settings
 from prebuilt.core.storage import atomic_file, cache_dir, read_if_there, write_atomically
 
@@ -116,12 +118,25 @@ def test_waits_grow_with_jitter_up_to_a_limit() -> None:
 
 
 def test_retry_after_is_read_in_both_forms() -> None:
-    """Seconds or a date; more than two minutes is cut; nonsense is none."""
+    """Seconds or a date, however far off; nonsense is none."""
     assert parse_retry_after("7") == 7
-    assert parse_retry_after("9999") == 120
+    assert parse_retry_after("9999") == 9999
     soon = parse_retry_after(format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30)))
     assert soon is not None
     assert 25 < soon <= 30
+    late = parse_retry_after(format_datetime(datetime.now(timezone.utc) + timedelta(hours=6)))
+    assert late is not None
+    assert late > 6 * 3600 - 5
     assert parse_retry_after("Mon, 01 Jan 2001 00:00:00 GMT") == 0
     assert parse_retry_after("soon") is None
+    assert parse_retry_after("²") is None
     assert parse_retry_after(None) is None
+
+
+def test_a_pause_ends_when_work_should_stop() -> None:
+    """Whoever presses Ctrl-C does not wait until it is time for another try."""
+    cancellation = Cancellation()
+    pause(0.0, cancellation.check)
+    threading.Timer(0.1, cancellation.cancel).start()
+    with pytest.raises(CancelledError):
+        pause(60.0, cancellation.check)

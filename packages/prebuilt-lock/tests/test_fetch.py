@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,6 +49,7 @@ class FlakyServer:
     faults: list[str] = field(default_factory=list)
     ranges: list[str | None] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
+    retry_after: str = "0"
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one request, well or badly."""
@@ -56,7 +59,7 @@ class FlakyServer:
         self.authorizations.append(request.headers.get("Authorization"))
         if fault.isdigit():
             request.send_response(int(fault))
-            request.send_header("Retry-After", "0")
+            request.send_header("Retry-After", self.retry_after)
             request.send_header("Content-Length", "0")
             request.end_headers()
             return
@@ -167,6 +170,18 @@ def test_a_passing_failure_is_tried_again(server: FlakyServer, any_files: MakeFi
     server.faults = [fault, fault]
     with any_files().get(_wheel(server.url)) as path:
         assert path.read_bytes() == DATA
+
+
+def test_a_server_that_wants_hours_is_not_waited_for(server: FlakyServer, any_files: MakeFiles):
+    """Also where it says until when; the message says how long it would be."""
+    server.faults = ["429"]
+    server.retry_after = format_datetime(datetime.now(timezone.utc) + timedelta(hours=6), usegmt=True)
+    with (
+        pytest.raises(FetchError, match=r"429.*left alone for 2\d{4} s; try again later"),
+        any_files().get(_wheel(server.url)),
+    ):
+        pass
+    assert len(server.ranges) == 1
 
 
 def test_a_cut_download_is_resumed_where_it_stopped(server: FlakyServer, any_files: MakeFiles):

@@ -164,7 +164,7 @@ def test_credentials_are_for_the_own_repository(tmp_path: Path, monkeypatch: pyt
     """A backend's credentials go to its own repository, once, and to no other."""
     opened: list[tuple[str, Credentials | None]] = []
 
-    def note(name: str, credentials: Credentials | None, settings: object) -> Repository:
+    def note(name: str, credentials: Credentials | None, *_: object) -> Repository:
         opened.append((name, credentials))
         return LayoutRepository(tmp_path / "layout")
 

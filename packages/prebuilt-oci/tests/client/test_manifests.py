@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import pytest
 
+from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import (
+    CancelledError,
     DigestMismatchError,
     ForbiddenError,
     RateLimitedError,
     RegistryError,
     RegistryUnreachableError,
 )
+from prebuilt.core.settings import Settings
 from prebuilt.oci.client import RegistryRepository
 from prebuilt.oci.media_types import OCI_INDEX, OCI_MANIFEST
+from prebuilt.oci.open import open_repository
 from prebuilt.oci.repository import Repository
 from prebuilt.testing.registry import InMemoryRegistry
 
@@ -125,15 +132,42 @@ def test_passing_failures_are_tried_again(
     assert waits_s in ([0.5, 1.0, 7.0], [0.5, 7.0, 2.0])  # a drop and a status are different kinds of fault
 
 
+@pytest.mark.parametrize("form", ["seconds", "date"])
 def test_a_limit_for_hours_is_not_waited_for(
-    registry: InMemoryRegistry, repository: RegistryRepository, waits_s: list[float]
+    registry: InMemoryRegistry, repository: RegistryRepository, waits_s: list[float], form: str
 ) -> None:
     """A registry that asks for more than two minutes fails the deploy at once, with what to do."""
-    registry.fail("HEAD", "manifests", status=429, headers={"Retry-After": "21600"})
+    until = format_datetime(datetime.now(timezone.utc) + timedelta(hours=6), usegmt=True)
+    registry.fail("HEAD", "manifests", status=429, headers={"Retry-After": "21600" if form == "seconds" else until})
 
     with pytest.raises(RateLimitedError, match="log in"):
         repository.resolve("1")
     assert waits_s == []
+
+
+def test_a_date_that_is_near_is_waited_for(
+    registry: InMemoryRegistry, repository: RegistryRepository, waits_s: list[float]
+) -> None:
+    """Retry-After may be a date, too."""
+    until = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=60), usegmt=True)
+    registry.fail("HEAD", "manifests", status=503, headers={"Retry-After": until})
+
+    assert repository.resolve("1") is None
+    (wait_s,) = waits_s
+    assert 50 < wait_s <= 60
+
+
+@pytest.mark.parametrize("path", ["manifests", "/token"])
+def test_a_wait_ends_when_work_should_stop(guarded_registry: InMemoryRegistry, path: str) -> None:
+    """Whoever waits for a registry, or for its token service, notices Ctrl-C in a moment."""
+    guarded_registry.fail("*", path, status=429, times=9, headers={"Retry-After": "60"})
+    cancellation = Cancellation()
+    repository = open_repository(
+        guarded_registry.repository("team/app"), settings=Settings({}, {}), check=cancellation.check
+    )
+    threading.Timer(0.2, cancellation.cancel).start()
+    with pytest.raises(CancelledError):
+        repository.resolve("1")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from prebuilt.core.errors import DigestMismatchError, FetchError, without_credentials
 from prebuilt.core.lock import CondaPackage, LockedPackage, Wheel
-from prebuilt.core.retry import Backoff
+from prebuilt.core.retry import LONGEST_WAIT_S, Backoff, pause
 from prebuilt.core.settings import Settings
 from prebuilt.core.storage import storage_errors
 from prebuilt.lock.conda_download import CondaDownloader
@@ -24,7 +24,6 @@ from prebuilt.lock.wheelhouse import WheelHouse
 
 _CHUNK_BYTES = 1 << 20
 _STALE_S = 24 * 3600  # a download that a killed process left behind; none takes that long
-_SLICE_S = 0.2  # how soon a wait notices that it should stop
 
 
 class Downloader(Protocol):
@@ -150,15 +149,14 @@ class PackageFiles:
             try:
                 downloader.attempt(download)
             except TransientError as error:
-                wait_s = next(waits_s, None)
+                wait_s, asked_s = next(waits_s, None), error.retry_after_s or 0.0
                 if wait_s is None:
-                    raise FetchError(
-                        f"download {package.filename}",
-                        at=without_credentials(package.url),
-                        reason=f"{error} ({self._backoff.attempts} attempts)",
-                        remedy="check the network and the proxy",
-                    ) from error
-                _pause(max(wait_s, error.retry_after_s or 0.0), check)
+                    reason = f"{error} ({self._backoff.attempts} attempts)"
+                    raise _given_up(package, reason, "check the network and the proxy") from error
+                if asked_s > LONGEST_WAIT_S:
+                    reason = f"{error}, and the server wants to be left alone for {asked_s:.0f} s"
+                    raise _given_up(package, reason, "try again later") from error
+                pause(max(wait_s, asked_s), check)
             else:
                 return
 
@@ -171,6 +169,10 @@ class PackageFiles:
             with contextlib.suppress(FileNotFoundError):  # another process sweeps too
                 if path.stat().st_mtime < oldest:
                     path.unlink()
+
+
+def _given_up(package: LockedPackage, reason: str, remedy: str) -> FetchError:
+    return FetchError(f"download {package.filename}", at=without_credentials(package.url), reason=reason, remedy=remedy)
 
 
 def _verify(path: Path, package: LockedPackage, advance: Advance, check: Check) -> None:
@@ -192,10 +194,3 @@ def _is_intact(path: Path, package: LockedPackage, advance: Advance, check: Chec
         return False
     advance(package.size_bytes)
     return True
-
-
-def _pause(wait_s: float, check: Check) -> None:
-    end_s = time.monotonic() + wait_s
-    while (left_s := end_s - time.monotonic()) > 0:
-        check()
-        time.sleep(min(left_s, _SLICE_S))

@@ -70,7 +70,12 @@ class ImageBuild:
     @cached_property
     def target(self) -> Repository:
         """Where the image goes."""
-        return open_repository(self._reference.repository, self.request.credentials, settings=self.settings)
+        return open_repository(
+            self._reference.repository,
+            self.request.credentials,
+            settings=self.settings,
+            check=self.request.cancellation.check,
+        )
 
     @cached_property
     def _reference(self) -> Reference:
@@ -78,7 +83,7 @@ class ImageBuild:
 
     @cached_property
     def _source(self) -> Repository:
-        return open_repository(self.spec.base.repository, settings=self.settings)
+        return open_repository(self.spec.base.repository, settings=self.settings, check=self.request.cancellation.check)
 
     @cached_property
     def _catalogue(self) -> Catalogue:

@@ -29,6 +29,9 @@ _EARLY_S = 10.0
 _RENEW_EARLY = timedelta(minutes=5)
 """Credentials are renewed this long before they expire: a large blob is under way for minutes."""
 
+Ask = Callable[[Call, str | None], Answer]
+"""Sends a request with an ``Authorization`` header, or without one."""
+
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _SCHEME = re.compile(r"(?:^|,)\s*(Basic|Bearer)(?=\s|,|$)", re.IGNORECASE)
 
@@ -76,17 +79,16 @@ class Authenticator:
     def __init__(
         self,
         find_login: Callable[[], Login | None],
-        fetch: Callable[[Call, str | None], Answer],
         clock: Callable[[], float] = time.monotonic,
         renew: Callable[[Credentials], Credentials | None] = lambda _: None,
         expected: Challenge | None = None,
     ) -> None:
-        """Find credentials with `find_login` when they are asked for; ask token services with `fetch`.
+        """Find credentials with `find_login` when they are asked for.
 
         What `renew` returns replaces credentials before they expire, and when the registry refuses them. `expected` is what the
         registry is known to ask for: it need not ask.
         """
-        self._find_login, self._fetch, self._clock, self._renew = find_login, fetch, clock, renew
+        self._find_login, self._clock, self._renew = find_login, clock, renew
         self._lock = threading.RLock()
         self._challenge = expected
         self._login: Login | None = None
@@ -100,8 +102,10 @@ class Authenticator:
             return ""
         return f"as {self._login}" if self._login else "anonymously: no login for this registry was found"
 
-    def authorization(self, scopes: frozenset[str]) -> str | None:
+    def authorization(self, scopes: frozenset[str], ask: Ask) -> str | None:
         """Return the header for a request that needs `scopes`; None as long as the registry has not asked.
+
+        `ask` sends what a token service has to be asked.
 
         Raises:
             RegistryError: The token service refused or could not be asked.
@@ -122,7 +126,7 @@ class Authenticator:
             self._tokens = [token for token in self._tokens if token.good_until_s > now]
             token = next((token for token in self._tokens if token.scopes >= scopes), None)
             if token is None:
-                token = self._fetch_token(challenge, scopes)
+                token = self._fetch_token(challenge, scopes, ask)
                 self._tokens.append(token)
             return f"Bearer {token.value}"
 
@@ -172,14 +176,14 @@ class Authenticator:
         self._tokens.clear()
         return True
 
-    def _fetch_token(self, challenge: Challenge, scopes: frozenset[str]) -> _Token:
+    def _fetch_token(self, challenge: Challenge, scopes: frozenset[str], ask: Ask) -> _Token:
         scopes |= _split(challenge.scope)
         call, authorization = _token_request(challenge, scopes, self._login)
         try:
-            answer = self._fetch(call, authorization)
+            answer = ask(call, authorization)
         except UnauthorizedError as error:
             if self._login is not None and self._renew_login(self._login):
-                return self._fetch_token(challenge, scopes)
+                return self._fetch_token(challenge, scopes, ask)
             raise UnauthorizedError(
                 error.tried,
                 at=error.at,

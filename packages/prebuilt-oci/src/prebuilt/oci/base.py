@@ -52,7 +52,7 @@ class BaseImageLookup:
     def get(self, reference: str, platform: Platform, *, check: Callable[[], None] = lambda: None) -> BaseImage:
         """Return what `reference` (``python:3.11-slim``, ``oci:/folder:tag``) is now, pinned to its digest for `platform`.
 
-        `check` is called while layers are read, and raises to stop.
+        `check` is called while layers are read, and while a registry is waited for; it raises to stop.
 
         Raises:
             BaseImageError: It is not there, not for `platform`, or has no glibc, no bash or no tar; or `reference` is not one.
@@ -61,7 +61,7 @@ class BaseImageLookup:
         """
         parsed = _parsed(reference)
         with _setting_named():
-            repository = open_repository(parsed.repository, settings=self.settings)
+            repository = open_repository(parsed.repository, settings=self.settings, check=check)
             digest, index_digest = self._pin(repository, parsed, platform)
             facts = self._facts(repository, reference, digest, platform, check)
         _check(facts, reference, platform)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import BinaryIO
@@ -18,7 +17,7 @@ import httpx2
 from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import DigestMismatchError, ForbiddenError, RegistryError, UnauthorizedError
-from prebuilt.core.retry import Backoff
+from prebuilt.core.retry import Backoff, pause
 from prebuilt.core.settings import Settings
 from prebuilt.oci.download import BlobDownload
 from prebuilt.oci.failure import place
@@ -27,7 +26,7 @@ from prebuilt.oci.media_types import INDEXES, MANIFESTS
 from prebuilt.oci.reference import parse_repository, split_repository
 from prebuilt.oci.repository import Advance, Manifest, Repository
 from prebuilt.oci.retrying import Sleep, TransientError, with_retries
-from prebuilt.oci.session import new_session, shared_session
+from prebuilt.oci.session import Session, new_line, shared_line
 from prebuilt.oci.streamed_upload import stream_blob
 from prebuilt.oci.transport import Answer, Call
 from prebuilt.oci.upload import BlobUpload
@@ -59,7 +58,7 @@ class RegistryRepository:
         credentials: Credentials | CredentialsSource | None = None,
         settings: Settings | None = None,
         backoff: Backoff | None = None,
-        sleep: Sleep = time.sleep,
+        sleep: Sleep = pause,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         """Open ``host[:port]/repository``; nothing is sent yet.
@@ -69,7 +68,7 @@ class RegistryRepository:
             credentials: In place of what Docker's and Podman's configuration has: fixed ones, or what renews them.
             settings: Those of the process if None.
             backoff: How often to try again.
-            sleep: Waits between tries.
+            sleep: Waits between tries; raises to stop.
             transport: In place of the connections that this process shares.
 
         Raises:
@@ -79,19 +78,12 @@ class RegistryRepository:
         self._name = parse_repository(name)
         self._host, self._path = split_repository(name)
         settings, backoff = settings or Settings.load(), backoff or Backoff()
-        self._session = (
-            new_session(
-                self._host,
-                self._path,
-                settings,
-                credentials=credentials,
-                backoff=backoff,
-                sleep=sleep,
-                transport=transport,
-            )
+        line = (
+            new_line(self._host, self._path, settings, credentials=credentials, transport=transport)
             if transport
-            else shared_session(self._host, self._path, settings, credentials=credentials, backoff=backoff, sleep=sleep)
+            else shared_line(self._host, self._path, settings, credentials=credentials)
         )
+        self._session = Session(line, backoff=backoff, sleep=sleep)
 
     @property
     def name(self) -> str:

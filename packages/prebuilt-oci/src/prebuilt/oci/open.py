@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prebuilt.core.credentials import Credentials, CredentialsSource
@@ -14,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def open_repository(
-    name: str, credentials: Credentials | CredentialsSource | None = None, *, settings: Settings | None = None
+    name: str,
+    credentials: Credentials | CredentialsSource | None = None,
+    *,
+    settings: Settings | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Repository:
     """Return the repository called `name`: ``oci:/folder`` is an image layout, everything else is in a registry.
 
@@ -25,17 +31,22 @@ def open_repository(
         credentials: For the registry, or what gives them anew before they expire and when the registry refuses them; None to
             use what Docker's configuration has. A layout needs none.
         settings: None for those of this process.
+        check: Called while a registry is waited for that asked for it, or that failed in passing; raises to stop.
     """
     if is_layout(name):
         from prebuilt.oci.layout import LayoutRepository
 
         return LayoutRepository(layout_folder(name))
-    return _registry_repository(name, credentials, settings)
+    return _registry_repository(name, credentials, settings, check)
 
 
 def _registry_repository(
-    name: str, credentials: Credentials | CredentialsSource | None, settings: Settings | None
+    name: str,
+    credentials: Credentials | CredentialsSource | None,
+    settings: Settings | None,
+    check: Callable[[], None],
 ) -> RegistryRepository:
+    from prebuilt.core.retry import pause
     from prebuilt.oci.client import RegistryRepository  # its HTTP client takes long to import, and a layout needs none
 
-    return RegistryRepository(name, credentials=credentials, settings=settings)
+    return RegistryRepository(name, credentials=credentials, settings=settings, sleep=partial(pause, check=check))

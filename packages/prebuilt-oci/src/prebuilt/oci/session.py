@@ -24,15 +24,30 @@ _REFUSALS = 2
 """How many a request may meet: of nothing shown, and of credentials that have ended."""
 
 
-class Session:
-    """Requests to one registry. Concurrent calls are fine."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What all sessions with one registry share: where it is, connections, and who we are to it."""
 
-    def __init__(self, base_url: str, wire: Wire, find: Authenticator, *, backoff: Backoff, sleep: Sleep) -> None:
-        """Talk to the registry at `base_url`."""
-        self.base_url = base_url
+    base_url: str
+    wire: Wire
+    authenticator: Authenticator
+
+
+class Session:
+    """Requests to one registry. Concurrent calls are fine.
+
+    Attributes:
+        base_url: Of the registry.
+        backoff: How often to try again.
+        sleep: Waits between tries; raises if whoever uses this session should stop.
+    """
+
+    def __init__(self, line: Line, *, backoff: Backoff, sleep: Sleep) -> None:
+        """Talk over `line`."""
+        self.base_url = line.base_url
         self.backoff, self.sleep = backoff, sleep
-        self._wire, self._authenticator = wire, find
-        self._origin = origin_of(base_url)
+        self._wire, self._authenticator = line.wire, line.authenticator
+        self._origin = origin_of(line.base_url)
 
     def request(self, call: Call) -> Answer:
         """Send `call`, again where that may help, and return the whole answer.
@@ -79,8 +94,17 @@ class Session:
         return response.status_code == _FORBIDDEN and self._authenticator.renewed(shown)
 
     def _open_authorized(self, call: Call, *, is_ours: bool) -> tuple[httpx2.Response, str | None]:
-        authorization = self._authenticator.authorization(call.scopes) if is_ours else None
+        authorization = self._authenticator.authorization(call.scopes, self._ask) if is_ours else None
         return self._wire.open(call, authorization), authorization
+
+    def _ask(self, call: Call, authorization: str | None) -> Answer:
+        def once() -> Answer:
+            response = self._wire.open(call, authorization)
+            if response.status_code in call.wanted:
+                return read_answer(call, response)
+            raise refuse(call, response, "")
+
+        return with_retries(once, backoff=self.backoff, sleep=self.sleep)
 
 
 def _origin(response: httpx2.Response) -> tuple[str, str]:
@@ -88,66 +112,42 @@ def _origin(response: httpx2.Response) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _SessionKey:
+class _LineKey:
     host: str
     repository: str
     credentials: Credentials | CredentialsSource | None
     config: NetworkConfig
     login_places: tuple[str | None, ...]
-    backoff: Backoff
-    sleep: Sleep
 
 
 _LOGIN_VARIABLES = ("HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "PATH")
-_sessions: dict[_SessionKey, Session] = {}
-_sessions_lock = threading.Lock()
+_lines: dict[_LineKey, Line] = {}
+_lines_lock = threading.Lock()
 
 
-def shared_session(
-    host: str,
-    repository: str,
-    settings: Settings,
-    *,
-    credentials: Credentials | CredentialsSource | None,
-    backoff: Backoff,
-    sleep: Sleep,
-) -> Session:
-    """Return this process's session for a repository, so that a token is fetched once and not for each object."""
+def shared_line(
+    host: str, repository: str, settings: Settings, *, credentials: Credentials | CredentialsSource | None
+) -> Line:
+    """Return this process's line for a repository, so that a token is fetched once and not for each object."""
     places = tuple(map(settings.environ.get, _LOGIN_VARIABLES))
-    key = _SessionKey(host, repository, credentials, NetworkConfig.from_settings(settings), places, backoff, sleep)
-    with _sessions_lock:
-        if key not in _sessions:
-            _sessions[key] = new_session(
-                host, repository, settings, credentials=credentials, backoff=backoff, sleep=sleep
-            )
-        return _sessions[key]
+    key = _LineKey(host, repository, credentials, NetworkConfig.from_settings(settings), places)
+    with _lines_lock:
+        if key not in _lines:
+            _lines[key] = new_line(host, repository, settings, credentials=credentials)
+        return _lines[key]
 
 
-def new_session(
+def new_line(
     host: str,
     repository: str,
     settings: Settings,
     *,
     credentials: Credentials | CredentialsSource | None,
-    backoff: Backoff,
-    sleep: Sleep,
     transport: httpx2.BaseTransport | None = None,
-) -> Session:
-    """Return a session of its own; `transport` takes the place of the shared connections."""
+) -> Line:
+    """Return a line of its own; `transport` takes the place of the shared connections."""
     config = NetworkConfig.from_settings(settings)
-    wire = Wire(config, transport)
-
     logins = Logins(host, repository, settings, credentials)
-
-    def fetch(call: Call, authorization: str | None) -> Answer:
-        def once() -> Answer:
-            response = wire.open(call, authorization)
-            if response.status_code in call.wanted:
-                return read_answer(call, response)
-            raise refuse(call, response, "")
-
-        return with_retries(once, backoff=backoff, sleep=sleep)
-
     expected = Challenge(scheme="basic") if is_ecr(host) else None  # saves a refusal for each repository
-    find = Authenticator(logins.find, fetch, renew=logins.renew, expected=expected)
-    return Session(config.base_url(host), wire, find, backoff=backoff, sleep=sleep)
+    find = Authenticator(logins.find, renew=logins.renew, expected=expected)
+    return Line(base_url=config.base_url(host), wire=Wire(config, transport), authenticator=find)

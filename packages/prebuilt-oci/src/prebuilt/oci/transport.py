@@ -12,7 +12,7 @@ import httpx2
 
 from prebuilt.core.errors import RegistryError, SettingError
 from prebuilt.core.loopback import is_loopback
-from prebuilt.core.retry import parse_retry_after
+from prebuilt.core.retry import LONGEST_WAIT_S, parse_retry_after
 from prebuilt.oci._version import __version__
 from prebuilt.oci.config import CA_SETTING, NetworkConfig, Trust, host_name
 from prebuilt.oci.failure import Refusal, is_final, place, unreachable
@@ -28,8 +28,6 @@ _MAX_REDIRECTS = 5
 _MAX_ANSWER_BYTES = 16 << 20
 """Four times what the distribution specification allows for a manifest, the largest thing that is read whole."""
 _MAX_ERROR_BYTES = 64 << 10
-_LONGEST_WAIT_S = 120
-"""A registry that asks for more (Docker Hub's limits are for hours) is not waited for: the user is told."""
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_WITH_BODY = frozenset({307, 308})
@@ -168,10 +166,10 @@ def refuse(call: Call, response: httpx2.Response, account: str) -> Exception:
         account=account,
     )
     error = refusal.to_error()
-    asked = response.headers.get("Retry-After", "")
-    is_soon = not asked.isdigit() or int(asked) <= _LONGEST_WAIT_S
+    asked_s = parse_retry_after(response.headers.get("Retry-After"))
+    is_soon = asked_s is None or asked_s <= LONGEST_WAIT_S
     if response.status_code in _TRANSIENT and is_soon and not refusal.is_pull_limit:
-        return TransientError(error, parse_retry_after(asked))
+        return TransientError(error, asked_s)
     return error
 
 
