@@ -89,10 +89,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         environment = venv.ensure("checks", _NEEDS)
         sessions = [Session(name) for name in _names(environment, arguments or SESSIONS)]
+        machine.install_engines()
     except (venv.NoEnvironmentError, subprocess.CalledProcessError) as error:
         print(error)
         return 1
-    machine.install_engines()
     wants_engines = any(session.name.startswith("integration") for session in sessions)
     with machine.engines_on_their_way(venv.ROOT) if wants_engines else contextlib.nullcontext():
         _run(sessions, environment)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark.expression import Expression  # of `-m`; pytest has no public one
 
-from tools import checks, engines, ladder, release, tables, venv
+from tools import checks, engines, ladder, machine, release, tables, venv
 from tools.floor import Floor
 from tools.packages import ROOT, Package, all_packages, closure, name_of, read_toml
 
@@ -156,6 +156,39 @@ def test_uv_is_told_what_pip_was_told() -> None:
         "UV_DEFAULT_INDEX": "https://packages.example.com/simple",
         "UV_INDEX": "https://a.example.com/simple https://b.example.com/simple",
     }
+
+
+@pytest.fixture
+def without_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be root on a machine that lacks a program, and whose apt-get reaches nothing."""
+    apt_get = tmp_path / "apt-get"
+    apt_get.write_text("#!/bin/sh\nexit 100\n")
+    apt_get.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(machine, "APT_PACKAGES", {"no-such-program": "no-such-package"})
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.delenv("CI", raising=False)
+
+
+@pytest.mark.usefixtures("without_mirror")
+def test_what_cannot_be_installed_is_skipped(capfd: pytest.CaptureFixture[str]) -> None:
+    """The other tests run, and the reader is told what is missing and why."""
+    machine.install_engines()
+    said = capfd.readouterr().out
+    assert "returned non-zero exit status 100. Some integration tests will be skipped" in said
+    assert "apt-get install no-such-package" in said
+
+
+@pytest.mark.usefixtures("without_mirror")
+def test_what_cannot_be_installed_ends_a_run_of_ci(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """There it is a failure of one line: nothing may be skipped."""
+    monkeypatch.setenv("CI", "1")
+    monkeypatch.setattr(venv, "ensure", lambda *_: venv.Environment(tmp_path, {}))
+    monkeypatch.setattr(checks, "_names", lambda *_: ["lint"])
+    assert checks.main(["lint"]) == 1
+    assert "exit status 100" in capfd.readouterr().out
 
 
 def test_summary_counts_all_sessions() -> None:
