@@ -139,23 +139,24 @@ def docs(session: nox.Session) -> None:
 @nox.session(name="release", default=False)
 @BY_PACKAGE
 def release_package(session: nox.Session, package: Package) -> None:
-    """Build and check one package for release; `-- --publish` also tags and uploads it."""
-    install_built(session, SUITES, needs=(*PACKAGING, "twine"))
+    """Build and check one package for release; `-- --publish` also uploads and tags it."""
     try:
         ready = release.plan(package, ROOT)
     except release.NotReadyError as error:
         session.error(str(error))
+    install_built(session, SUITES, needs=(*PACKAGING, "twine"))
     built = wheels.build(package)
     files = (str(built.wheel), str(built.sdist))
     session.run("pytest", "tests/packaging")
     session.run("twine", "check", "--strict", *files)
-    session.run("towncrier", "build", "--draft", *ready.towncrier)
     if "--publish" not in session.posargs:
-        session.log(f"ready: add `-- --publish` to tag {ready.tag} and upload {built.wheel.name}, {built.sdist.name}")
+        session.log(
+            f"ready: add `-- --publish` to upload {built.wheel.name} and {built.sdist.name}, and tag {ready.tag}"
+        )
         return
+    session.run("twine", "upload", *files)  # before the tag, which says that it is out: what failed can be tried again
     session.run("git", "tag", "--annotate", ready.tag, f"--message={package.name} {package.version}", external=True)
-    session.run("twine", "upload", *files)
-    session.log(f"next: git push origin {ready.tag}; run towncrier build; raise the version in _version.py")
+    session.log(f"next: git push origin {ready.tag}; raise the version in _version.py")
 
 
 @nox.session(name="new-package", venv_backend="none", default=False)

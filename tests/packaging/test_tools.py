@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark.expression import Expression  # of `-m`; pytest has no public one
+from nox.command import CommandFailed
 
+import noxfile
 from tools import checks, engines, ladder, machine, release, tables, venv
 from tools.floor import Floor
 from tools.packages import ROOT, Package, all_packages, closure, name_of, read_toml
+from tools.wheels import Built
 
 PACKAGES = all_packages()
 
@@ -101,11 +104,20 @@ def _say(package: Package) -> None:
     (package.folder / release.FRAGMENTS / "1.fixed.md").write_text("It works.\n")
 
 
+def _write_changelog(package: Package, root: Path) -> None:
+    """Do what `towncrier build` does, without it."""
+    for fragment in release.fragments(package):
+        fragment.unlink()
+    (package.folder / release.CHANGELOG).write_text(
+        f"# Changelog\n\n## {package.version} (2026-01-02)\n\n- It works.\n"
+    )
+    _commit(root)
+
+
 def test_release_names_its_tag(repository: Path) -> None:
     """The tag carries the package and the version that main has."""
     package = all_packages(repository)["sample"]
-    _say(package)
-    _commit(repository)
+    _write_changelog(package, repository)
     assert release.plan(package, repository).tag == "prebuilt-sample/v1.2.0"
 
 
@@ -120,28 +132,103 @@ def test_release_wants_a_clean_tree(repository: Path) -> None:
 def test_release_wants_a_new_version(repository: Path) -> None:
     """A version is released once."""
     package = all_packages(repository)["sample"]
-    _say(package)
-    _commit(repository)
+    _write_changelog(package, repository)
     _git(repository, "tag", "prebuilt-sample/v1.2.0")
     with pytest.raises(release.NotReadyError, match="raise the version"):
         release.plan(package, repository)
 
 
 def test_release_wants_a_changelog(repository: Path) -> None:
-    """A release that changes nothing, or does not say what, is refused."""
+    """A release that changes nothing, or does not say what, is refused; an older version's entry does not count."""
+    package = all_packages(repository)["sample"]
+    (package.folder / release.CHANGELOG).write_text(
+        "# Changelog\n\n## 1.2.0.dev1 (2026-01-02)\n\n## 1.1.0 (2026-01-01)\n"
+    )
+    _commit(repository)
     with pytest.raises(release.NotReadyError, match="say what this release changes"):
-        release.plan(all_packages(repository)["sample"], repository)
+        release.plan(package, repository)
+
+
+def test_release_wants_its_changelog_written_first(repository: Path) -> None:
+    """The changelog is in what is uploaded, so it comes before; the command that writes it is said, and makes it ready."""
+    (repository / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    package = all_packages(repository)["sample"]
+    (package.folder / release.CHANGELOG).write_text("# Changelog\n")
+    _say(package)
+    _commit(repository)
+    with pytest.raises(release.NotReadyError, match="towncrier build") as refused:
+        release.plan(package, repository)
+    command = str(refused.value).splitlines()[-1].split()
+    subprocess.run([sys.executable, "-m", *command], cwd=repository, check=True)
+    _commit(repository)
+    assert "- It works." in (package.folder / release.CHANGELOG).read_text()
+    assert release.plan(package, repository).tag == "prebuilt-sample/v1.2.0"
+
+
+class PublishingSession:
+    """A nox session in which the index does as it is told, and git is the real one."""
+
+    posargs = ("--publish",)
+
+    def __init__(self, root: Path, *, index_works: bool) -> None:
+        self.root, self.index_works = root, index_works
+
+    def run(self, *command: str, external: bool = False) -> None:
+        """Run git; take the checks for passed."""
+        if external:
+            _git(self.root, *command[1:])
+        elif command[:2] == ("twine", "upload") and not self.index_works:
+            raise CommandFailed(reason="the index is down")
+
+    def log(self, _: str) -> None:
+        """Say nothing."""
+
+
+def test_a_failed_upload_leaves_no_tag(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag says that a version is out, so it comes last, and the next try finds the release to be made."""
+    package = all_packages(repository)["sample"]
+    _write_changelog(package, repository)
+    monkeypatch.setattr(noxfile, "ROOT", repository)
+    monkeypatch.setattr(noxfile, "install_built", lambda *_, **__: None)
+    monkeypatch.setattr(
+        noxfile.wheels, "build", lambda it: Built(package=it, wheel=Path("a.whl"), sdist=Path("a.tar.gz"))
+    )
+    with pytest.raises(CommandFailed):
+        noxfile.release_package.func(PublishingSession(repository, index_works=False), package)
+    assert release.plan(package, repository).tag == "prebuilt-sample/v1.2.0"
+    noxfile.release_package.func(PublishingSession(repository, index_works=True), package)
+    with pytest.raises(release.NotReadyError, match="there already"):
+        release.plan(package, repository)
 
 
 def test_a_change_wants_a_fragment(repository: Path) -> None:
     """Sources that changed since the last release need a line in the changelog."""
     package = all_packages(repository)["sample"]
     assert release.untold([package], repository) == []
-    (package.folder / "src" / "prebuilt" / "sample" / "new.py").write_text("")
-    _commit(repository)
+    _change(package, repository, "new")
     assert release.untold([package], repository) == [package]
     _say(package)
     assert release.untold([package], repository) == []
+
+
+def _change(package: Package, root: Path, name: str) -> None:
+    (package.folder / "src" / "prebuilt" / "sample" / f"{name}.py").write_text("")
+    _commit(root)
+
+
+def test_an_entry_of_the_changelog_tells_what_came_before_it(repository: Path) -> None:
+    """Between the changelog and the tag nothing is untold but what was changed after the entry, nor is the version that is raised."""
+    package = all_packages(repository)["sample"]
+    _change(package, repository, "new")
+    _write_changelog(package, repository)
+    assert release.untold([package], repository) == []
+    _git(repository, "tag", "prebuilt-sample/v1.2.0")
+    (package.folder / "src" / "prebuilt" / "sample" / "_version.py").write_text('__version__ = "1.3.0"\n')
+    _commit(repository)
+    package = all_packages(repository)["sample"]
+    assert release.untold([package], repository) == []
+    _change(package, repository, "newer")
+    assert release.untold([package], repository) == [package]
 
 
 def test_uv_is_told_what_pip_was_told() -> None:
