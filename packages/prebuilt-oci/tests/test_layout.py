@@ -442,6 +442,33 @@ def test_killed_while_writing(tmp_path: Path) -> None:
         push_image(layout, f"after-{delay_s}", b"fine")
 
 
+def test_power_may_fail(layout: LayoutRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is on the disk before it gets its name, and its name before the next file gets one: the index is the last."""
+    synced: set[int] = set()
+    named: list[Path] = []
+    fsync, rename = os.fsync, os.replace
+
+    def note_sync(handle: int) -> None:
+        fsync(handle)
+        synced.add(os.fstat(handle).st_ino)
+
+    def note_name(temporary: str, path: Path) -> None:
+        assert Path(temporary).stat().st_ino in synced
+        assert not named or named[-1].parent.stat().st_ino in synced
+        synced.clear()
+        rename(temporary, path)
+        named.append(path)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_name)
+    push_image(layout, "1", b"a layer")
+    names = [path.name for path in named]
+    assert names[:2] == ["oci-layout", "index.json"]
+    assert len(names[2:-1]) == 3  # layer, config and manifest
+    assert names[-1] == "index.json"
+    assert (tmp_path / "layout").stat().st_ino in synced
+
+
 def test_leftovers_are_removed(layout: LayoutRepository, tmp_path: Path) -> None:
     """What a killed process left half-written is removed after a day, what another one is writing now is not."""
     push(layout, b"x")

@@ -49,8 +49,11 @@ def storage_errors(tried: str, path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, is_durable: bool = False) -> Iterator[BinaryIO]:
     """Give a new file to write; rename it to `path` if the body succeeds, remove it if not.
+
+    One that is durable outlives a loss of power: it is on the disk before it has its name, and the name is when this returns. That
+    takes milliseconds, which a cache need not spend.
 
     Raises:
         StorageError: The disk is full or the folder is not writable.
@@ -64,17 +67,31 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 os.fchmod(file.fileno(), 0o644)  # mkstemp makes 0600, which would keep others out of a shared cache
+                if is_durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(name, path)  # noqa: PTH105 - a name, not a Path
+            if is_durable:
+                sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)  # noqa: PTH108 - a name, not a Path
             raise
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file by rename."""
-    with atomic_file(path) as file:
+def write_atomically(path: Path, data: bytes, *, is_durable: bool = False) -> None:
+    """Write a whole file by rename; see :func:`atomic_file`."""
+    with atomic_file(path, is_durable=is_durable) as file:
         file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in `folder` are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_if_there(path: Path) -> bytes | None:

@@ -1,4 +1,7 @@
-"""A folder of blobs, each a file that is named by its digest. Files appear whole, by rename, and are never changed."""
+"""A folder of blobs, each a file that is named by its digest. Files appear whole, by rename, and are never changed.
+
+They are on the disk when they have been stored: an index that names them may follow.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import BinaryIO
 
 from prebuilt.core.descriptor import Descriptor, check_digest
 from prebuilt.core.errors import DigestMismatchError, RegistryError
-from prebuilt.core.storage import atomic_file, storage_errors
+from prebuilt.core.storage import atomic_file, storage_errors, sync_folder
 from prebuilt.oci.repository import CHUNK_BYTES, Advance
 
 _ABANDONED_AFTER_S = 24 * 3600  # no push takes this long
@@ -79,7 +82,7 @@ class BlobFolder:
             return
         path = self.path(descriptor.digest)
         seen, size = hashlib.sha256(), 0
-        with source() as stream, atomic_file(path) as file:
+        with source() as stream, atomic_file(path, is_durable=True) as file:
             while chunk := stream.read(CHUNK_BYTES):
                 seen.update(chunk)
                 file.write(chunk)
@@ -143,6 +146,7 @@ class BlobFolder:
         os.link(theirs, name)
         try:
             name.replace(ours)  # not linked in place: a damaged file may be there
+            sync_folder(ours.parent)
         finally:
             name.unlink(missing_ok=True)  # still there if both names were of one file already
 

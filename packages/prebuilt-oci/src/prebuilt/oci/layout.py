@@ -38,8 +38,9 @@ _MAX_MANIFEST_BYTES = 4 << 20
 class LayoutRepository:
     """The repository in an image layout. Threads and processes may read and write it at once.
 
-    Blobs and ``index.json`` appear by rename, so whoever is killed leaves a layout that can be read. A file that the machine lost
-    in a crash of its own is noticed by its size or digest, and written anew by the next push.
+    Blobs and ``index.json`` appear by rename, so whoever is killed leaves a layout that can be read. They are on the disk before they
+    have their names, and blobs before the index names them, so that power may fail too. A blob that is lost all the same is noticed by
+    its size or digest, and written anew by the next push.
 
     The folder is made by the first write; until then nothing is there.
     """
@@ -98,7 +99,7 @@ class LayoutRepository:
         self._blobs.put(descriptor, lambda: io.BytesIO(data))
         with self._locked():
             index = self._read_index().with_manifest(descriptor, tag)
-            write_atomically(self._folder / "index.json", index.to_bytes())
+            write_atomically(self._folder / "index.json", index.to_bytes(), is_durable=True)
         return descriptor
 
     def has_blob(self, digest: str) -> bool:
@@ -195,9 +196,9 @@ class LayoutRepository:
         with self._locked():
             if read_if_there(marker) is None:
                 self._refuse_foreign_folder()
-                write_atomically(marker, _LAYOUT_FILE)
+                write_atomically(marker, _LAYOUT_FILE, is_durable=True)
             if read_if_there(self._folder / "index.json") is None:
-                write_atomically(self._folder / "index.json", LayoutIndex.empty().to_bytes())
+                write_atomically(self._folder / "index.json", LayoutIndex.empty().to_bytes(), is_durable=True)
         self._blobs.sweep()
         self._is_ready = True
 
