@@ -131,13 +131,15 @@ def test_wrong_bytes_are_refused(repository: RegistryRepository) -> None:
         repository.push_blob(descriptor, lambda: io.BytesIO(BLOB[::-1]))
 
 
-def test_blobs_are_mounted_and_copied(host: str, repository: RegistryRepository) -> None:
+def test_blobs_are_mounted_and_copied(host: str, repository: RegistryRepository, tmp_path: Path) -> None:
     """Within the registry a layer is linked; what the source does not have is not."""
     descriptors = [push(repository, BLOB[:size]) for size in (10, 100_000)]
     target = RegistryRepository(f"{host}/tests/mounted", settings=SETTINGS)
     progress = LineProgress(lambda _: None).image("test")
 
-    copy_layers(descriptors, repository, target, progress=progress, cancellation=Cancellation())
+    copy_layers(
+        descriptors, repository, target, progress=progress, cancellation=Cancellation(), scratch=tmp_path / "scratch"
+    )
 
     assert all(target.has_blob(one.digest) for one in descriptors)
     assert not target.mount_blob(descriptor_of(b"nowhere", "x"), repository.name)

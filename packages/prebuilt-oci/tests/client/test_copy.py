@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,18 @@ def meter() -> Meter:
 
 
 @pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """Where layers may be kept on their way."""
+    return tmp_path / "cache" / "scratch"
+
+
+@pytest.fixture
+def copy(scratch: Path) -> Callable[..., None]:
+    """Copies layers."""
+    return partial(copy_layers, scratch=scratch)
+
+
+@pytest.fixture
 def elsewhere() -> Iterator[InMemoryRegistry]:
     """Another registry than `registry`."""
     with InMemoryRegistry() as server:
@@ -64,6 +78,7 @@ def test_layers_stream_from_one_registry_to_another(
     elsewhere: InMemoryRegistry,
     open_repository: Callable[..., RegistryRepository],
     meter: Meter,
+    copy: Callable[..., None],
 ) -> None:
     """What is there is not touched, equal layers go once, and each byte that moves is counted once."""
     descriptors = layers(elsewhere, "base/python")
@@ -71,7 +86,7 @@ def test_layers_stream_from_one_registry_to_another(
     source = open_repository(elsewhere.repository("base/python"))
     target = open_repository(registry.repository("team/app"))
 
-    copy_layers([*descriptors, descriptors[1]], source, target, progress=meter, cancellation=Cancellation())
+    copy([*descriptors, descriptors[1]], source, target, progress=meter, cancellation=Cancellation())
 
     assert set(registry.store.repository("team/app").blobs) == {one.digest for one in descriptors}
     assert meter.announced == meter.moved == sum(one.size for one in descriptors[1:])
@@ -79,13 +94,16 @@ def test_layers_stream_from_one_registry_to_another(
 
 
 def test_layers_are_mounted_within_a_registry(
-    registry: InMemoryRegistry, open_repository: Callable[..., RegistryRepository], meter: Meter
+    registry: InMemoryRegistry,
+    open_repository: Callable[..., RegistryRepository],
+    meter: Meter,
+    copy: Callable[..., None],
 ) -> None:
     """Nothing moves where the registry can link: two requests for each layer."""
     descriptors = layers(registry, "base/python")
     source, target = (open_repository(registry.repository(name)) for name in ("base/python", "team/app"))
 
-    copy_layers(descriptors, source, target, progress=meter, cancellation=Cancellation())
+    copy(descriptors, source, target, progress=meter, cancellation=Cancellation())
 
     assert set(registry.store.repository("team/app").blobs) == {one.digest for one in descriptors}
     assert (meter.announced, registry.count()) == (0, 2 * len(descriptors))
@@ -96,14 +114,15 @@ def test_layers_go_into_a_layout_and_back(
     open_repository: Callable[..., RegistryRepository],
     tmp_path: Path,
     meter: Meter,
+    copy: Callable[..., None],
 ) -> None:
     """The two kinds of repository are each other's source and target."""
     descriptors = layers(registry, "base/python", 3)
     source, back = (open_repository(registry.repository(name)) for name in ("base/python", "back"))
     layout = LayoutRepository(tmp_path / "layout")
 
-    copy_layers(descriptors, source, layout, progress=meter, cancellation=Cancellation())
-    copy_layers(descriptors, layout, back, progress=meter, cancellation=Cancellation())
+    copy(descriptors, source, layout, progress=meter, cancellation=Cancellation())
+    copy(descriptors, layout, back, progress=meter, cancellation=Cancellation())
 
     assert registry.store.repository("back").blobs == registry.store.repository("base/python").blobs
 
@@ -114,10 +133,12 @@ def test_an_upload_that_needs_the_bytes_again_does_not_download_each_time(
     elsewhere: InMemoryRegistry,
     open_repository: Callable[..., RegistryRepository],
     meter: Meter,
+    copy: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     chunks: bool,  # noqa: FBT001 - pytest passes it by name
 ) -> None:
-    """Broken uploads and uploads in chunks cost a second download, never a third."""
+    """Broken uploads and uploads in chunks cost a second download, never a third, and no file where memory may be."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
     if chunks:
         monkeypatch.setattr(upload, "CHUNK_BYTES", 1 << 20)
         monkeypatch.setattr(upload, "MONOLITHIC_LIMIT_BYTES", 0)
@@ -126,7 +147,7 @@ def test_an_upload_that_needs_the_bytes_again_does_not_download_each_time(
     descriptor = layers(elsewhere, "base/python", 10)[-1]
     source = open_repository(elsewhere.repository("base/python"))
 
-    copy_layers(
+    copy(
         [descriptor],
         source,
         open_repository(registry.repository("team/app")),
@@ -144,6 +165,7 @@ def test_a_damaged_layer_is_not_kept(
     elsewhere: InMemoryRegistry,
     open_repository: Callable[..., RegistryRepository],
     meter: Meter,
+    copy: Callable[..., None],
 ) -> None:
     """The digest is checked while the layer passes by."""
     descriptor = layers(elsewhere, "base/python", 3)[-1]
@@ -151,7 +173,7 @@ def test_a_damaged_layer_is_not_kept(
     source, target = open_repository(elsewhere.repository("base/python")), open_repository(registry.repository("app"))
 
     with pytest.raises(DigestMismatchError):
-        copy_layers([descriptor], source, target, progress=meter, cancellation=Cancellation())
+        copy([descriptor], source, target, progress=meter, cancellation=Cancellation())
     assert not registry.store.repository("app").blobs
 
 
@@ -160,6 +182,7 @@ def test_the_first_failure_stops_the_others(
     elsewhere: InMemoryRegistry,
     open_repository: Callable[..., RegistryRepository],
     meter: Meter,
+    copy: Callable[..., None],
 ) -> None:
     """The error is that of the layer that failed; layers that were not begun are not."""
     descriptors = layers(elsewhere, "base/python", 12)
@@ -167,7 +190,7 @@ def test_the_first_failure_stops_the_others(
     source, target = open_repository(elsewhere.repository("base/python")), open_repository(registry.repository("app"))
 
     with pytest.raises(RegistryError, match="403 DENIED"):
-        copy_layers(descriptors, source, target, progress=meter, cancellation=Cancellation())
+        copy(descriptors, source, target, progress=meter, cancellation=Cancellation())
     assert registry.count("POST") < len(descriptors)
 
 
@@ -176,6 +199,7 @@ def test_copying_can_be_cancelled(
     elsewhere: InMemoryRegistry,
     open_repository: Callable[..., RegistryRepository],
     meter: Meter,
+    copy: Callable[..., None],
 ) -> None:
     """A raised flag stops the copy within a chunk."""
     descriptors = layers(elsewhere, "base/python")
@@ -184,5 +208,5 @@ def test_copying_can_be_cancelled(
     source, target = open_repository(elsewhere.repository("base/python")), open_repository(registry.repository("app"))
 
     with pytest.raises(CancelledError):
-        copy_layers(descriptors, source, target, progress=meter, cancellation=cancellation)
+        copy(descriptors, source, target, progress=meter, cancellation=cancellation)
     assert len(registry.store.repository("app").blobs) < len(descriptors)

@@ -158,6 +158,7 @@ class ImageBuild:
             self.target,
             progress=self.progress,
             cancellation=self.request.cancellation,
+            scratch=self.workbench.scratch,
         )
 
     def _image(self, base: ImageManifest, layers: Mapping[str, KnownLayer]) -> ExtendedImage:

@@ -29,15 +29,18 @@ def copy_layers(
     *,
     progress: ImageProgress,
     cancellation: Cancellation,
+    scratch: Path,
 ) -> None:
     """Have every layer of `source` that `descriptors` names in `target`; equal ones are copied once, largest first.
 
-    Layers are never unpacked and never whole in memory. Only those that have to move are announced to `progress`.
+    Layers are never unpacked and never whole in memory. Only those that have to move are announced to `progress`. A layer
+    whose upload needs its bytes more than once is kept in the folder `scratch` meanwhile, which is made if it is not there.
 
     Raises:
         RegistryError: A layer could not be read or written; the others were stopped.
         DigestMismatchError: What `source` gave is not what its digest says; `target` did not keep it.
         CancelledError: `cancellation` was raised.
+        StorageError: `scratch` is full or not writable.
     """
     if source.name == target.name:
         return
@@ -51,7 +54,7 @@ def copy_layers(
 
     with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="copy-layers") as pool:
         try:
-            copies = [pool.submit(_copy, one, source, target, progress, check) for one in wanted]
+            copies = [pool.submit(_copy, one, source, target, progress, check, scratch) for one in wanted]
             done, _ = wait(copies, return_when=FIRST_EXCEPTION)
         finally:
             stopped.set()  # also on Ctrl-C; where all went well nobody looks any more
@@ -61,7 +64,12 @@ def copy_layers(
 
 
 def _copy(
-    descriptor: Descriptor, source: Repository, target: Repository, progress: ImageProgress, check: Callable[[], None]
+    descriptor: Descriptor,
+    source: Repository,
+    target: Repository,
+    progress: ImageProgress,
+    check: Callable[[], None],
+    scratch: Path,
 ) -> None:
     check()
     if target.has_blob(descriptor.digest) or target.mount_blob(descriptor, source.name):
@@ -73,7 +81,7 @@ def _copy(
         progress.advance(size_bytes)
 
     with ExitStack() as stack:
-        relay = _Relay(source, descriptor, check, stack)
+        relay = _Relay(source, descriptor, check, scratch, stack)
         target.push_blob(descriptor, relay.open, advance)
 
 
@@ -81,11 +89,15 @@ class _Relay:
     """The bytes of one blob of another repository, to be opened as often as an upload needs.
 
     The first time they come straight from there; from the second time on from a temporary file, so that an upload in many
-    chunks, or tried again, does not download anew each time.
+    chunks, or tried again, does not download anew each time. The file is not where temporary files usually are: that is memory on many
+    machines, and a layer may have gigabytes.
     """
 
-    def __init__(self, source: Repository, descriptor: Descriptor, check: Callable[[], None], stack: ExitStack) -> None:
-        self._source, self._descriptor, self._check, self._stack = source, descriptor, check, stack
+    def __init__(
+        self, source: Repository, descriptor: Descriptor, check: Callable[[], None], scratch: Path, stack: ExitStack
+    ) -> None:
+        self._source, self._descriptor, self._check = source, descriptor, check
+        self._scratch, self._stack = scratch, stack
         self._opened = 0
         self._file: Path | None = None
 
@@ -98,9 +110,10 @@ class _Relay:
         return self._file.open("rb")
 
     def _spool(self) -> Path:
-        folder = Path(tempfile.gettempdir())
-        with storage_errors(f"keep layer {self._descriptor.digest}", folder):
-            file = self._stack.enter_context(tempfile.NamedTemporaryFile(prefix="prebuilt-layer-"))  # noqa: SIM115 - it is
+        with storage_errors(f"keep layer {self._descriptor.digest}", self._scratch):
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            made = tempfile.NamedTemporaryFile(dir=self._scratch, prefix="layer-")  # noqa: SIM115 - it is entered
+            file = self._stack.enter_context(made)
             with self._source.open_blob(self._descriptor) as chunks:
                 for chunk in chunks:
                     self._check()
