@@ -40,10 +40,10 @@ _NOT_THERE = 404
 _CREATED = 201
 _ACCEPTED = 202
 _MAY_BE_IMMUTABLE = frozenset({400, 409, 412})
+"""What registries say to a tag that is there and must not be moved; each has its own opinion about the code in the body."""
 _MAY_BE_CONFUSED = frozenset({"DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 """What distribution 2.8 says of a good manifest while somebody else pushes the same: its files are not written in one step."""
 _CONFUSED_ATTEMPTS = 3
-"""What registries say to a tag that is there and must not be moved; each has its own opinion about the code in the body."""
 _NOT_MOUNTED = frozenset({202, 400, 401, 403, 404, 405})
 """Beside 202, what registries say that know no mounts or do not show us the source: then the blob is copied."""
 
