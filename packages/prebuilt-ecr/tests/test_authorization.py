@@ -18,6 +18,7 @@ from prebuilt.ecr.api import ECRApi
 from prebuilt.ecr.authorization import AuthorizationSource
 from prebuilt.ecr.config import ECRConfig
 from prebuilt.ecr.login import find_source
+from prebuilt.oci.logins import find_logins
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.repository import Repository
 from prebuilt.testing.amazon_ecr import HOST, REGION, AmazonECR
@@ -115,6 +116,15 @@ def test_a_young_password_is_not_refused_for_its_age(
     assert len(amazon.passwords.good) == 1
 
 
+def docker_login(amazon: AmazonECR, home: Path) -> str:
+    """Log in as `docker login` does; return the password."""
+    password, _ = amazon.passwords.hand_out()
+    auth = base64.b64encode(f"AWS:{password}".encode()).decode()
+    (home / ".docker").mkdir()
+    (home / ".docker" / "config.json").write_text(json.dumps({"auths": {HOST: {"auth": auth}}}))
+    return password
+
+
 class TestWhereNobodyGaveCredentials:
     @pytest.fixture(autouse=True)
     def _images(self, amazon: AmazonECR) -> None:
@@ -129,12 +139,49 @@ class TestWhereNobodyGaveCredentials:
 
     def test_a_login_of_docker_comes_first(self, amazon: AmazonECR, tmp_path: Path) -> None:
         """Who has logged in is not second-guessed."""
-        password, _ = amazon.passwords.hand_out()
-        auth = base64.b64encode(f"AWS:{password}".encode()).decode()
-        (tmp_path / ".docker").mkdir()
-        (tmp_path / ".docker" / "config.json").write_text(json.dumps({"auths": {HOST: {"auth": auth}}}))
+        password = docker_login(amazon, tmp_path)
         assert open_repository(f"{HOST}/guarded").resolve("1") is None
         assert amazon.passwords.good == {password}
+
+    def test_a_login_of_yesterday_is_replaced(self, amazon: AmazonECR, tmp_path: Path) -> None:
+        """What `docker login` kept for longer than 12 hours is refused, and the AWS credentials give what opens the registry."""
+        docker_login(amazon, tmp_path)
+        amazon.passwords.expire_all()
+        assert open_repository(f"{HOST}/bases").resolve("1") is None
+        assert len(amazon.passwords.good) == 1
+
+    def test_a_login_of_yesterday_is_told_without_aws_credentials(
+        self, amazon: AmazonECR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where nothing replaces it, its age is in the error, which would otherwise be about rights."""
+        docker_login(amazon, tmp_path)
+        amazon.passwords.expire_all()
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(ForbiddenError, match="whose password ends 12 hours after it was made") as caught:
+            open_repository(f"{HOST}/bases").get_manifest("1")
+        assert f"docker logout {HOST}" in caught.value.remedy
+
+    def test_a_builder_is_not_handed_a_login_of_yesterday(self, amazon: AmazonECR, tmp_path: Path) -> None:
+        """Docker, buildx and Kaniko cannot ask for another password: they get one of today, though their file has one."""
+        docker_login(amazon, tmp_path)
+        amazon.passwords.expire_all()
+        for beyond_docker in (False, True):
+            found = find_logins([f"{HOST}/bases"], Settings.load(), beyond_docker=beyond_docker)
+            assert found[HOST].credentials.secret in amazon.passwords.good
+
+    def test_a_login_is_left_to_docker_without_aws_credentials(
+        self, amazon: AmazonECR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who has logged in, and has nothing else, builds as before."""
+        password = docker_login(amazon, tmp_path)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        names = [f"{HOST}/bases"]
+        assert find_logins(names, Settings.load(), beyond_docker=True) == {}
+        assert find_logins(names, Settings.load())[HOST].credentials.secret == password
 
 
 def test_a_builder_that_was_handed_a_password_gets_another(amazon: AmazonECR, source: AuthorizationSource) -> None:

@@ -144,7 +144,7 @@ def test_a_repository_in_another_region_is_not_there() -> None:
             "",
             "allow ecr:InitiateLayerUpload",
         ),
-        ("denied: Your authorization token has expired. Reauthenticate and try again.", HOST, "deploy again"),
+        ("denied: Your authorization token has expired. Reauthenticate and try again.", HOST, f"docker logout {HOST}"),
         ("unexpected status from HEAD request to https://x/v2/flows/blobs/1: 403 Forbidden", HOST, "table of actions"),
         ("unexpected status from HEAD request to https://x/v2/flows/blobs/1: 403 Forbidden", "ghcr.io", ""),
         ("no space left on device", HOST, ""),

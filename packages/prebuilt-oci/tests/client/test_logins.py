@@ -12,7 +12,7 @@ import pytest
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.settings import Settings
-from prebuilt.oci import cloud_logins
+from prebuilt.oci import cloud_logins, docker_config
 from prebuilt.oci.docker_config import Login
 from prebuilt.oci.logins import find_logins
 
@@ -37,7 +37,7 @@ def settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         @staticmethod
         def load() -> Callable[[str, Settings], Any]:
             """Give the package's function."""
-            return lambda host, _: (lambda: GIVEN) if host.endswith(".cloud.example") else None
+            return lambda host, _: (lambda _=None: GIVEN) if host.endswith(".cloud.example") else None
 
     monkeypatch.setattr(cloud_logins, "_installed", lambda: (Point,))
     return Settings({"HOME": str(home / "home"), "XDG_RUNTIME_DIR": str(home / "run")}, {})
@@ -69,6 +69,29 @@ def test_what_docker_has_is_left_to_it(settings: Settings) -> None:
     }
     given = {"docker.example": GIVEN}
     assert find_logins(names[:1], settings, given=given, beyond_docker=True).keys() == {"docker.example"}
+
+
+@pytest.mark.parametrize(
+    ("config", "user"),
+    [
+        ({"auths": {CLOUD: auth("AWS")}}, "AWS"),
+        ({"auths": {CLOUD: auth("oauth2accesstoken")}}, "AWS"),
+        ({"auths": {CLOUD: auth("_json_key")}}, "_json_key"),
+        ({"credsStore": "keychain"}, "AWS"),
+        ({"credsStore": "ecr-login"}, "helped"),
+        ({"credHelpers": {CLOUD: "keychain"}}, "helped"),
+    ],
+)
+def test_what_a_cloud_gives_now_stands_before_what_was_kept(
+    settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], user: str
+) -> None:
+    """A kept password that ends within hours is replaced; one that lasts, and that of a helper which makes them, is not."""
+    helped = Login(credentials=Credentials(username="AWS", secret="helped"), kind="password", origin="a helper")
+    monkeypatch.setattr(docker_config, "ask_helper", lambda *_: helped)
+    (home / "home/.docker/config.json").write_text(json.dumps(config))
+    (login,) = find_logins([f"{CLOUD}/a"], settings).values()
+    assert user == ("helped" if login == helped else login.credentials.username)
+    assert bool(find_logins([f"{CLOUD}/a"], settings, beyond_docker=True)) is (user == "AWS")
 
 
 @pytest.mark.parametrize(

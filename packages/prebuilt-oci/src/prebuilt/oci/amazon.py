@@ -72,6 +72,22 @@ def allow_remedy(action: str) -> str:
     return f"allow {action} for this repository; if it is another account's, its own policy has to allow it as well"
 
 
+def expired_remedy(host: str = "") -> str:
+    """Return what helps where ECR says that a password has ended.
+
+    One that is fetched for a build is good for hours; one that `docker login` kept is shown again by each deploy.
+    """
+    return (
+        f"if it is of `docker login`, remove it: docker logout {host or 'with the name of the registry'}; your AWS credentials are"
+        " used then. Else deploy again: it ended before the work was done"
+    )
+
+
+def is_expired(said: str) -> bool:
+    """Return whether ECR says that a password has ended."""
+    return _EXPIRED.search(said) is not None
+
+
 def engine_remedy(said: str, host: str = "") -> str:
     """Return what helps where an engine that pulls and pushes by itself `said` why it could not; empty where ECR is not why.
 
@@ -82,8 +98,8 @@ def engine_remedy(said: str, host: str = "") -> str:
     action = _DENIED_ACTION.search(said)
     if action:
         return allow_remedy(action[1])
-    if _EXPIRED.search(said):
-        return "the password that the builder was handed ended before it was done: deploy again"
+    if is_expired(said):
+        return expired_remedy(host)
     if is_ecr(host) and _REFUSED.search(said):
         return "allow whoever deploys to use this repository: docs/how-to/ecr.md has a table of actions, and a policy"
     return ""

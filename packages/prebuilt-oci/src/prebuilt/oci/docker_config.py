@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +21,16 @@ _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 _DOCKER_HUB_HOSTS = ("index.docker.io", "docker.io", "registry-1.docker.io")
 _HELPER_TIMEOUT_S = 60.0
 _NOT_FOUND = "credentials not found"  # Source: docker-credential-helpers/credentials/error.go
+# Of passwords that end by themselves, by the user name that they are shown with. `docker login` keeps them beyond their end.
+# Source: https://docs.aws.amazon.com/AmazonECR/latest/userguide/registry_auth.html and
+# https://cloud.google.com/artifact-registry/docs/docker/authentication#token
+_LIFETIMES = {"AWS": "12 hours", "oauth2accesstoken": "an hour"}
+_MAKING_STORES = frozenset({"ecr-login", "gcloud", "gcr"})
+"""Helpers that keep no password, and have a new one for each who asks."""
+
 _IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - the user name by which a helper says that its secret is a token
 
+_STORE = "credsStore"
 VARIABLE = "DOCKER_AUTH_CONFIG"
 
 LoginKind = Literal["password", "identity", "registry"]
@@ -36,11 +44,13 @@ class Login:
         kind: ``password`` is a user name with a password, ``identity`` a refresh token for the registry's token service,
             ``registry`` a token to show to the registry itself.
         origin: For messages; never holds the secret.
+        is_kept: Whether it is what a login once left, rather than what somebody has given now.
     """
 
     credentials: Credentials
     kind: LoginKind
     origin: str
+    is_kept: bool = False
 
     @classmethod
     def explicit(cls, credentials: Credentials) -> Login:
@@ -50,6 +60,11 @@ class Login:
             kind="password" if credentials.username else "identity",
             origin="the registry plugin",
         )
+
+    @property
+    def may_have_ended(self) -> bool:
+        """Whether it is a password of a cloud, which ends within hours, and whose end is not known."""
+        return self.is_kept and self.credentials.username in _LIFETIMES
 
     @property
     def entry(self) -> dict[str, str]:
@@ -63,6 +78,8 @@ class Login:
     def __str__(self) -> str:
         """Return whose credentials these are and where they are from."""
         user = f"user {self.credentials.username!r}" if self.credentials.username else f"the {self.kind} token"
+        if self.may_have_ended:
+            return f"{user} from {self.origin}, whose password ends {_LIFETIMES[self.credentials.username]} after it was made"
         return f"{user} from {self.origin}{', which have expired' if self.credentials.is_expired else ''}"
 
 
@@ -112,7 +129,7 @@ class LoginFile:
         if helper:
             found = ask_helper(helper, _DOCKER_HUB_KEY if _is_docker_hub(host) else host, f"{field} of {self.path}")
             if found is not None:
-                return found
+                return replace(found, is_kept=field == _STORE and helper not in _MAKING_STORES)
         for key in _keys(host, repository):
             for name, entry in self._section("auths").items():
                 if _normal(name) == key and isinstance(entry, dict):
@@ -130,7 +147,7 @@ class LoginFile:
         for name in _DOCKER_HUB_HOSTS if _is_docker_hub(host) else (host,):
             if helpers.get(name):
                 return helpers[name], "credHelpers"
-        return str(self.data.get("credsStore") or ""), "credsStore"
+        return str(self.data.get(_STORE) or ""), _STORE
 
     def _entry(self, name: str, entry: Mapping[str, Any]) -> Login | None:
         origin = str(self.path)
@@ -144,7 +161,8 @@ class LoginFile:
         )
         for kind, secret in kinds:
             if secret:
-                return Login(credentials=Credentials(username=user, secret=secret), kind=kind, origin=origin)
+                credentials = Credentials(username=user, secret=secret)
+                return Login(credentials=credentials, kind=kind, origin=origin, is_kept=True)
         return None
 
     def _decode(self, name: str, auth: str) -> tuple[str, str]:

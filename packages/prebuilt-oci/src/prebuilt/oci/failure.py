@@ -16,7 +16,7 @@ from prebuilt.core.errors import (
     RegistryUnreachableError,
     UnauthorizedError,
 )
-from prebuilt.oci.amazon import allow_remedy, iam_action, is_ecr, missing_remedy
+from prebuilt.oci.amazon import allow_remedy, expired_remedy, iam_action, is_ecr, is_expired, missing_remedy
 from prebuilt.oci.config import CA_SETTING, INSECURE_SETTING
 from prebuilt.oci.docker_hub import PULL_LIMIT_REMEDY, PullLimit, denied_push_remedy, is_docker_hub, is_pull_limit
 from prebuilt.oci.google import is_google, refusal_remedy
@@ -104,7 +104,7 @@ class Refusal:
         if self.status == http.HTTPStatus.UNAUTHORIZED:
             return self._error(UnauthorizedError, code, message, by_google or _login_remedy(self.method, self.url))
         if self.status == http.HTTPStatus.FORBIDDEN:
-            return self._error(ForbiddenError, code, message, by_google or _permission_remedy(self.method, self.url))
+            return self._error(ForbiddenError, code, message, by_google or self._permission_remedy(message))
         return self._error(RegistryError, code, message, by_google or self._remedy(code))
 
     def _rate_limited(self, code: str, message: str) -> RegistryError:
@@ -127,6 +127,16 @@ class Refusal:
             return "try again later, or ask those who run the registry"
         by_amazon = missing_remedy(self.url) if code == "NAME_UNKNOWN" else ""
         return by_amazon or _REMEDIES.get(code, "")
+
+    def _permission_remedy(self, message: str) -> str:
+        host = _host(self.url)
+        if is_ecr(host) and is_expired(message):
+            return expired_remedy(host)
+        action = iam_action(self.method, self.url) if is_ecr(host) else ""
+        if action:
+            return allow_remedy(action)
+        denied_push = denied_push_remedy(self.method, self.url) if is_docker_hub(host) else ""
+        return denied_push or "ask for the right to do this, or use another account"
 
     def _error(self, kind: type[RegistryError], code: str, message: str, remedy: str) -> RegistryError:
         account = f" ({self.account})" if self.account and kind in _OF_ACCOUNTS else ""
@@ -202,11 +212,3 @@ def _login_remedy(method: str, url: str) -> str:
     if is_docker_hub(host):
         return denied_push_remedy(method, url) or "check that the repository exists, and log in: docker login"
     return f"check that the repository exists, and log in: docker login {host}"
-
-
-def _permission_remedy(method: str, url: str) -> str:
-    action = iam_action(method, url) if is_ecr(_host(url)) else ""
-    if action:
-        return allow_remedy(action)
-    denied_push = denied_push_remedy(method, url) if is_docker_hub(_host(url)) else ""
-    return denied_push or "ask for the right to do this, or use another account"
