@@ -51,6 +51,7 @@ def test_the_profile_of_metaflow_is_read() -> None:
         ("PROJECT", "a/b"),
         ("REGION", "Ireland"),
         ("TIMEOUT", "soon"),
+        ("CACHE", "maybe"),
         ("BUILDSPEC", "other.yml"),
     ],
 )

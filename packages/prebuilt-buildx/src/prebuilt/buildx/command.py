@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from prebuilt.buildx.config import BESIDE_IMAGES, BuildxConfig
+from prebuilt.buildx.config import BuildxConfig
 from prebuilt.buildx.instance import BuilderInstance
 from prebuilt.core.build_service import check_registry
 from prebuilt.core.dockerfile import proxy_arguments
 from prebuilt.core.spec import Compression, ImageSpec
+from prebuilt.oci.build_cache import BESIDE_IMAGES
 from prebuilt.oci.reference import parse_reference, split_repository
 
 _EPOCH_S = 0

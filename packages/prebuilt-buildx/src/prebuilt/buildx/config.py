@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import Literal
 
 from prebuilt.core.errors import SettingError
 from prebuilt.core.settings import Settings
+from prebuilt.oci.build_cache import cache_setting
 
 TIMEOUT_SETTING = "METAFLOW_PREBUILT_BUILDX_TIMEOUT"
 BUILDER_SETTING = "METAFLOW_PREBUILT_BUILDX_BUILDER"
 
 _TIMEOUT_S = 7200  # far longer than any environment takes: it is there for builders that hang
 _OPTIONS_SETTING = "PREBUILT_BUILDX_OPTIONS"
-_CACHE_SETTING = "PREBUILT_BUILDX_CACHE"
-_SWITCHES = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
-
-BESIDE_IMAGES: Literal["on"] = "on"
-"""The cache is in the repository of the images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,20 +42,12 @@ class BuildxConfig:
         """Read the settings."""
         return cls(
             builder=settings.get("PREBUILT_BUILDX_BUILDER"),
-            cache=_cache(settings),
+            cache=cache_setting(settings, "PREBUILT_BUILDX_CACHE"),
             provenance=settings.flag("PREBUILT_BUILDX_PROVENANCE", default=False),
             sbom=settings.flag("PREBUILT_BUILDX_SBOM", default=False),
             options=_options(settings),
             timeout_s=settings.positive_int("PREBUILT_BUILDX_TIMEOUT", default=_TIMEOUT_S),
         )
-
-
-def _cache(settings: Settings) -> str | None:
-    value = settings.get(_CACHE_SETTING) or ""
-    on, off = _SWITCHES
-    if value.lower() in on:
-        return BESIDE_IMAGES
-    return None if value.lower() in {"", *off} else value
 
 
 def _options(settings: Settings) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from prebuilt.core.errors import SettingError
 from prebuilt.core.settings import Settings
+from prebuilt.oci.build_cache import BESIDE_IMAGES, cache_setting
 
 BUCKET, PROJECT = "METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET", "METAFLOW_PREBUILT_CODEBUILD_PROJECT"
 REGION, TIMEOUT = "METAFLOW_PREBUILT_CODEBUILD_REGION", "METAFLOW_PREBUILT_CODEBUILD_TIMEOUT"
@@ -18,13 +19,9 @@ IMAGES = "METAFLOW_PREBUILT_CODEBUILD_IMAGE and …_ARM64_IMAGE"
 OF_THE_PROJECT: Literal["project"] = "project"
 """What is set up in the project is left as it is."""
 
-BESIDE_IMAGES: Literal["on"] = "on"
-"""The cache is in the repository of the images."""
-
 _TIMEOUT_S = 7200  # far longer than any environment takes: it is there for builds that hang
 _WHY = "the builder codebuild needs it"
 _DEFAULT_BUILDKIT = "moby/buildkit:buildx-stable-1"
-_SWITCHES = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 # Of Amazon's own images, which have Docker, buildx and the AWS command line.
 # Source: https://docs.aws.amazon.com/codebuild/latest/userguide/build-env-ref-available.html
@@ -94,7 +91,7 @@ class CodeBuildConfig:
             arm64_image=settings.get("PREBUILT_CODEBUILD_ARM64_IMAGE") or _ARM_IMAGE,
             buildkit_image=settings.get("PREBUILT_CODEBUILD_BUILDKIT_IMAGE") or _DEFAULT_BUILDKIT,
             uses_own_buildspec=buildspec == OF_THE_PROJECT,
-            cache=_cache(settings),
+            cache=cache_setting(settings, "PREBUILT_CODEBUILD_CACHE", default=BESIDE_IMAGES),
             registry_secret=settings.get("PREBUILT_CODEBUILD_REGISTRY_SECRET"),
         )
 
@@ -112,11 +109,3 @@ def _prefix(settings: Settings) -> str:
         reason = f"{value!r} cannot begin a key: use letters, digits, - _ . and / between them"
         raise SettingError("METAFLOW_PREBUILT_CODEBUILD_S3_PREFIX", reason=reason)
     return value
-
-
-def _cache(settings: Settings) -> str | None:
-    value = settings.get("PREBUILT_CODEBUILD_CACHE") or BESIDE_IMAGES
-    on, off = _SWITCHES
-    if value.lower() in on:
-        return BESIDE_IMAGES
-    return None if value.lower() in off else value

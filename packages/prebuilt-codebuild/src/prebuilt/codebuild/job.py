@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from prebuilt.codebuild.config import BESIDE_IMAGES, CodeBuildConfig
+from prebuilt.codebuild.config import CodeBuildConfig
 from prebuilt.core.build_service import check_registry
 from prebuilt.core.spec import Compression, ImageSpec
 from prebuilt.oci.amazon import ecr_region
+from prebuilt.oci.build_cache import BESIDE_IMAGES
 from prebuilt.oci.reference import is_layout, parse_reference, split_repository
 
 # Begins as the tags that repositories with immutable tags leave free for what moves: those that prebuilt-ecr makes do.

@@ -116,10 +116,10 @@ class KanikoBuildService(DockerBuildService):
         from prebuilt.core.dockerfile import proxy_arguments
         from prebuilt.kaniko.certificates import authorities
         from prebuilt.kaniko.cluster import Cluster
-        from prebuilt.kaniko.config import BESIDE_IMAGES
         from prebuilt.kaniko.job import KanikoBuild, new_name
         from prebuilt.kaniko.logins import docker_config
         from prebuilt.kaniko.run import KanikoRun
+        from prebuilt.oci.build_cache import BESIDE_IMAGES
         from prebuilt.oci.config import NetworkConfig
         from prebuilt.oci.dockerfile_images import pulled_repositories
         from prebuilt.oci.reference import parse_reference, split_repository

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from prebuilt.core.errors import InvalidValueError, SettingError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
+from prebuilt.oci.build_cache import cache_setting
 
 BUCKET_SETTING = "METAFLOW_PREBUILT_KANIKO_CONTEXT_BUCKET"
 BUILD_PLATFORM_SETTING = "METAFLOW_PREBUILT_KANIKO_BUILD_PLATFORM"
@@ -29,16 +30,12 @@ TIMEOUT_SETTING = "METAFLOW_PREBUILT_KANIKO_TIMEOUT"
 DEFAULT_IMAGE = "ghcr.io/osscontainertools/kaniko:v1.28.3"
 """A release of the fork that is maintained; docs/decisions says why this one."""
 
-BESIDE_IMAGES: Literal["on"] = "on"
-"""The layer cache is in the repository of the images."""
-
 CredentialsWay = Literal["send", "pod"]
 """``send``: what is known here goes along in a Secret. ``pod``: the pod has an identity of its own."""
 
 _TIMEOUT_S = 7200  # far longer than any environment takes: it is there for builds that hang
 _PENDING_TIMEOUT_S = 300  # an autoscaler brings a node in one to four minutes
 _KEEP_S = 300  # of a Job whose deploying process died: long enough to look at, short enough for its Secret
-_SWITCHES = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kKMGTPE]i?)?")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _BUCKET = re.compile(r"(gs|s3)://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\s?#]*)?")
@@ -112,7 +109,7 @@ class KanikoConfig:
             tolerations=_tolerations(settings),
             pod_template=_template(settings),
             flags=_flags(settings),
-            cache=_cache(settings),
+            cache=cache_setting(settings, "PREBUILT_KANIKO_CACHE", takes_tag=False),
             timeout_s=settings.positive_int("PREBUILT_KANIKO_TIMEOUT", default=_TIMEOUT_S),
             pending_timeout_s=settings.positive_int("PREBUILT_KANIKO_PENDING_TIMEOUT", default=_PENDING_TIMEOUT_S),
             keep_s=settings.positive_int("PREBUILT_KANIKO_KEEP", default=_KEEP_S),
@@ -195,11 +192,3 @@ def _flags(settings: Settings) -> tuple[str, ...]:
         return tuple(shlex.split(settings.get("PREBUILT_KANIKO_FLAGS") or ""))
     except ValueError as error:
         raise _error("PREBUILT_KANIKO_FLAGS", str(error), "quote it as for a shell") from error
-
-
-def _cache(settings: Settings) -> str | None:
-    value = settings.get("PREBUILT_KANIKO_CACHE") or ""
-    on, off = _SWITCHES
-    if value.lower() in on:
-        return BESIDE_IMAGES
-    return None if value.lower() in {"", *off} else value
