@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -156,6 +157,18 @@ def test_the_login_is_the_roles_own(cloud: Any, heard: Any, make_request: Make) 
     host = request.reference.partition("/")[0]
     assert cloud.build.variables["ECR_REGISTRIES"] == f"{host}={REGION}"
     assert "REGISTRY_HOST" not in cloud.build.variables
+
+
+def test_the_registries_of_all_stages_are_logged_in_to(cloud: Any, heard: Any, make_request: Make) -> None:
+    """Whose Dockerfile it is, ours or an outside one, where its images are pulled from is logged in to."""
+    tools, bases = (f"{account * 12}.dkr.ecr.us-east-1.amazonaws.com" for account in "89")
+    dockerfile = f"FROM {tools}/tools AS tools\nFROM {bases}/python:3\nCOPY --from=tools /made /made\n"
+    assert CodeBuildService().build_and_push(dockerfile, {}, "r.example/i:t", {}, lambda *_, **__: None)
+    assert cloud.build.variables["ECR_REGISTRIES"] == f"{tools}=us-east-1 {bases}=us-east-1"
+    request = make_request()
+    base = replace(request.spec.base, reference=f"{bases}/python:3", repository=f"{bases}/python")
+    CodeBuildService().build(replace(request, spec=replace(request.spec, base=base)), heard)
+    assert f"{bases}=us-east-1" in cloud.builds.builds[-1].variables["ECR_REGISTRIES"].split()
 
 
 def test_eight_builds_at_once_share_no_key(cloud: Any, heard: Any, make_request: Make) -> None:

@@ -15,6 +15,8 @@ from prebuilt.core.settings import Settings
 REQUIRED = {"S3_BUCKET": "contexts", "PROJECT": "builds"}
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/image:v1"
 
+OTHER = "999999999999.dkr.ecr.us-east-1.amazonaws.com"
+
 
 def config(**values: str) -> CodeBuildConfig:
     """Return what the settings of these names say."""
@@ -52,6 +54,7 @@ def test_the_profile_of_metaflow_is_read() -> None:
         ("REGION", "Ireland"),
         ("TIMEOUT", "soon"),
         ("CACHE", "maybe"),
+        ("BUILDKIT_IMAGE", "Not An Image"),
         ("BUILDSPEC", "other.yml"),
     ],
 )
@@ -127,15 +130,21 @@ def test_docker_hub_has_no_name_at_login() -> None:
     assert "REGISTRY_HOST" not in values
 
 
-def test_a_base_in_another_registry_of_amazon() -> None:
-    """The role logs in where the base is, too, in that registry's region."""
-    import dataclasses
-
-    job = dataclasses.replace(
-        BuildJob.to(ECR), base_repository="999999999999.dkr.ecr.us-east-1.amazonaws.com/bases/python"
-    )
-    assert job.variables("key", config())["ECR_REGISTRIES"] == (
-        "123456789012.dkr.ecr.eu-west-1.amazonaws.com=eu-west-1 999999999999.dkr.ecr.us-east-1.amazonaws.com=us-east-1"
+@pytest.mark.parametrize(
+    ("dockerfile", "values"),
+    [
+        (f"FROM {OTHER}/bases/python:3\n", {}),
+        (f"FROM --platform=$BUILDPLATFORM {OTHER}/tools:1 AS tools\nFROM python:3-slim\nCOPY --from=tools / /\n", {}),
+        ("FROM python:3-slim\n", {"CACHE": f"{OTHER}/cache:mine"}),
+        ("FROM python:3-slim\n", {"BUILDKIT_IMAGE": f"{OTHER}/buildkit@sha256:{'0' * 64}"}),
+    ],
+    ids=["the base", "the stage of the tools", "the cache", "BuildKit"],
+)
+def test_each_registry_of_amazon_is_logged_in_to(dockerfile: str, values: dict[str, str]) -> None:
+    """The role logs in wherever the build pulls from or writes to, in that registry's region."""
+    job = BuildJob.to(ECR).on(dockerfile)
+    assert job.variables("key", config(**values))["ECR_REGISTRIES"] == (
+        f"123456789012.dkr.ecr.eu-west-1.amazonaws.com=eu-west-1 {OTHER}=us-east-1"
     )
 
 

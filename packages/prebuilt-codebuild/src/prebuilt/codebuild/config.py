@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from prebuilt.core.errors import SettingError
+from prebuilt.core.errors import InvalidValueError, SettingError
 from prebuilt.core.settings import Settings
 from prebuilt.oci.build_cache import BESIDE_IMAGES, cache_setting
+from prebuilt.oci.reference import parse_reference
 
 BUCKET, PROJECT = "METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET", "METAFLOW_PREBUILT_CODEBUILD_PROJECT"
 REGION, TIMEOUT = "METAFLOW_PREBUILT_CODEBUILD_REGION", "METAFLOW_PREBUILT_CODEBUILD_TIMEOUT"
@@ -89,7 +90,7 @@ class CodeBuildConfig:
             compute_type=settings.get("PREBUILT_CODEBUILD_COMPUTE_TYPE"),
             image=settings.get("PREBUILT_CODEBUILD_IMAGE") or _X86_IMAGE,
             arm64_image=settings.get("PREBUILT_CODEBUILD_ARM64_IMAGE") or _ARM_IMAGE,
-            buildkit_image=settings.get("PREBUILT_CODEBUILD_BUILDKIT_IMAGE") or _DEFAULT_BUILDKIT,
+            buildkit_image=_buildkit_image(settings),
             uses_own_buildspec=buildspec == OF_THE_PROJECT,
             cache=cache_setting(settings, "PREBUILT_CODEBUILD_CACHE", default=BESIDE_IMAGES),
             registry_secret=settings.get("PREBUILT_CODEBUILD_REGISTRY_SECRET"),
@@ -100,6 +101,15 @@ def _checked(name: str, value: str, form: re.Pattern[str]) -> str:
     if not form.fullmatch(value):
         what = {BUCKET: "a bucket's name", PROJECT: "a project's name or ARN", REGION: "a region, such as eu-west-1"}
         raise SettingError(name, reason=f"{value!r} is not {what[name]}", remedy="mend it")
+    return value
+
+
+def _buildkit_image(settings: Settings) -> str:
+    value = settings.get("PREBUILT_CODEBUILD_BUILDKIT_IMAGE") or _DEFAULT_BUILDKIT
+    try:
+        parse_reference(value)
+    except InvalidValueError as error:
+        raise SettingError(BUILDKIT_IMAGE, reason=f"{value!r} is no image: {error.reason}", remedy="mend it") from error
     return value
 
 

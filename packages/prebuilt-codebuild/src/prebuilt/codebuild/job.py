@@ -10,7 +10,8 @@ from prebuilt.core.build_service import check_registry
 from prebuilt.core.spec import Compression, ImageSpec
 from prebuilt.oci.amazon import ecr_region
 from prebuilt.oci.build_cache import BESIDE_IMAGES
-from prebuilt.oci.reference import is_layout, parse_reference, split_repository
+from prebuilt.oci.dockerfile_images import pulled_repositories
+from prebuilt.oci.reference import parse_reference, split_repository
 
 # Begins as the tags that repositories with immutable tags leave free for what moves: those that prebuilt-ecr makes do.
 _CACHE_TAG = "layers-buildcache"
@@ -27,7 +28,7 @@ class BuildJob:
         compression: Of the layers that are added; None for BuildKit's choice.
         annotations: Of the manifest.
         cache_key: What the cached layers of earlier versions of this image are found by.
-        base_repository: Where the base image is; None if that is not known.
+        pulled: Repositories of the images that its Dockerfile is built on.
     """
 
     reference: str
@@ -36,7 +37,7 @@ class BuildJob:
     compression: Compression | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     cache_key: str = ""
-    base_repository: str | None = None
+    pulled: tuple[str, ...] = ()
 
     @classmethod
     def to(cls, reference: str) -> BuildJob:
@@ -57,8 +58,11 @@ class BuildJob:
             compression=spec.compression,
             annotations=spec.annotations,
             cache_key=spec.cache_key,
-            base_repository=spec.base.repository,
         )
+
+    def on(self, dockerfile: str) -> BuildJob:
+        """Return this build as that of `dockerfile`."""
+        return replace(self, pulled=pulled_repositories(dockerfile))
 
     @property
     def host(self) -> str:
@@ -81,7 +85,7 @@ class BuildJob:
             "IMAGE_CACHES": " ".join(self._caches(config)),
             "BUILDKIT_IMAGE": config.buildkit_image,
             "ECR_REGISTRIES": " ".join(
-                f"{host}={region}" for host, region in sorted(self._amazon_registries().items())
+                f"{host}={region}" for host, region in sorted(self._amazon_registries(config).items())
             ),
             "REGISTRY_HOST": "" if ecr_region(self.host) else _login_name(self.host),
         }
@@ -105,16 +109,20 @@ class BuildJob:
 
     def _caches(self, config: CodeBuildConfig) -> Iterator[str]:
         """Yield a cache for this environment, and one of whichever was built last, for those that have a package more."""
-        if config.cache is None:
+        place = self._cache_place(config)
+        if place is None:
             return
-        place = f"{self.repository}:{_CACHE_TAG}" if config.cache == BESIDE_IMAGES else config.cache
         shared = place if ":" in place.rpartition("/")[2] else f"{place}:{_CACHE_TAG}"
         yield from (f"{shared}-{self.cache_key}", shared) if self.cache_key else (shared,)
 
-    def _amazon_registries(self) -> dict[str, str]:
-        """Return the region of each registry of Amazon ECR that the build pushes to or pulls from."""
-        repositories = (self.repository, self.base_repository)
-        hosts = {split_repository(each)[0] for each in repositories if each and not is_layout(each)}
+    def _cache_place(self, config: CodeBuildConfig) -> str | None:
+        return f"{self.repository}:{_CACHE_TAG}" if config.cache == BESIDE_IMAGES else config.cache
+
+    def _amazon_registries(self, config: CodeBuildConfig) -> dict[str, str]:
+        """Return the region of each registry of Amazon ECR that the build pushes to or pulls from, BuildKit's image among it."""
+        beside = filter(None, (config.buildkit_image, self._cache_place(config)))
+        repositories = (self.repository, *self.pulled, *(parse_reference(each).repository for each in beside))
+        hosts = {split_repository(each)[0] for each in repositories}
         return {host: region for host in hosts if (region := ecr_region(host))}
 
 

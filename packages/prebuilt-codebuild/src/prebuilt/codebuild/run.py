@@ -73,7 +73,7 @@ class CodeBuildRun:
         store = ContextStore(s3=self.clients.s3, bucket=self.config.bucket, prefix=self.config.prefix)
         with store.holding(archive, progress, self.cancellation) as key:
             progress.state("starting CodeBuild")
-            build = self._start(key)
+            build = self._start(key, self.job.on(dockerfile))
             with self._stopped_if_left(build, progress):
                 progress.note(f"CodeBuild: {console_link(build.arn)}")
                 log = BuildLog(self.clients.logs, output, progress.note)
@@ -81,12 +81,12 @@ class CodeBuildRun:
             log.finish(ended.log, self.cancellation, wait=ended.status != "SUCCEEDED")
         return self._result(ended, output)
 
-    def _start(self, key: str) -> BuildState:
-        """Start the build of the context at `key`, once.
+    def _start(self, key: str, job: BuildJob) -> BuildState:
+        """Start the build of `job`, whose context is at `key`, once.
 
         One that was started by a call whose answer never came finds no context, and ends by itself.
         """
-        parameters = start_parameters(self.job, self.config, key=key, token=uuid.uuid4().hex)
+        parameters = start_parameters(job, self.config, key=key, token=uuid.uuid4().hex)
         waits_s = Backoff(attempts=6, base_s=1.0).waits_s()
         while True:
             self.cancellation.check()
