@@ -140,7 +140,7 @@ def cloud(amazon: AmazonECR, stack: Stack, docker: Docker, buildkit_image: str, 
         },
         mounts={Path(boto3.__file__).parents[1]: "/site-packages:ro"},
     )
-    deployer = amazon.user("ecr:*")  # what the registry needs, and nothing of CodeBuild, S3 and logs
+    deployer = amazon.user()  # who may do nothing of their own
     amazon.client("iam").attach_user_policy(UserName="deployer", PolicyArn=stack.outputs["DeployersPolicy"])
     settings = {
         "METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET": stack.outputs["Bucket"],
@@ -305,6 +305,36 @@ def test_a_login_comes_from_secrets_manager(
         assert "hush-hush" not in given
 
 
+def check_rights_of_deployer(cloud: Cloud) -> None:
+    """Check that whoever deployed did nothing in ECR but what the policy allows, and was allowed nothing in vain."""
+    amazon, arn = cloud.amazon, cloud.stack.outputs["DeployersPolicy"]
+    iam = amazon.client("iam")
+    version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+    policy = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+    place = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/"
+    done = {
+        (place + request.path.removeprefix("/v2/").partition(part)[0], action)
+        for request in amazon.registry.requests
+        if amazon.passwords.owner(request.headers.get("Authorization")) == cloud.environ["AWS_ACCESS_KEY_ID"]
+        for part in ("/manifests/", "/blobs/")
+        if part in request.path
+        for action in iam_action(request.method, request.path).split(" and ")
+    }
+    for resource, action in done:
+        assert is_allowed(policy, action, resource), (resource, action)
+    asked = {(each.resource, each.action) for each in amazon.permissions.asked if "user/deployer" in each.who}
+    allowed = {
+        (resource, action)
+        for each in policy["Statement"]
+        for resource in [each["Resource"]]
+        for action in ([each["Action"]] if isinstance(each["Action"], str) else each["Action"])
+        if action.startswith("ecr:")
+    }
+    of_large_documents = {(f"{place}metaflow-prebuilt-documents", "ecr:GetDownloadUrlForLayer")}
+    of_ecr = {(resource, action) for resource, action in asked if action.startswith("ecr:")}
+    assert done | of_ecr == allowed - of_large_documents
+
+
 def test_a_whole_bake(in_ecr: Cloud, pantry: Any, tmp_path: Path) -> None:
     """Registry and builder of Amazon work together without knowing each other: a build for each architecture, then none.
 
@@ -313,6 +343,10 @@ def test_a_whole_bake(in_ecr: Cloud, pantry: Any, tmp_path: Path) -> None:
     for name in ("isal", "py-rattler"):
         pantry.index.add(installed_wheel(tmp_path / "tools", name))
     base = push_base_image(open_repository(f"{HOST}/bases"), tag="bake", platforms=PLATFORMS)
+    amazon = in_ecr.amazon
+    amazon.client().delete_repository(repositoryName="metaflow-prebuilt", force=True)
+    amazon.permissions.asked.clear()
+    amazon.registry.forget_requests()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
     own = {
         "METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path / "cache"),
@@ -347,6 +381,7 @@ def test_a_whole_bake(in_ecr: Cloud, pantry: Any, tmp_path: Path) -> None:
     with no_arm64_emulation():
         baked = baker.bake(steps)
     again = baker.bake(steps)
+    check_rights_of_deployer(in_ecr)
     assert len(in_ecr.builds.builds) == len(PLATFORMS)
     repository = open_repository(f"{HOST}/metaflow-prebuilt")
     for step, image in baked.items():

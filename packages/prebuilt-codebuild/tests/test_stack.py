@@ -75,7 +75,8 @@ def test_deployers_may_do_exactly_what_is_done(
         builder.build(make_request(files=IN_TWO_PARTS, cancellation=on_its_way), heard)
     assert [note for note in heard.notes if "allow" in note] == []
     allowed = {action for each in policy_of_deployers(cloud, stack)["Statement"] for action in as_list(each["Action"])}
-    assert cloud.amazon.permissions.actions("user/deployer") == allowed
+    of_builder = {action for action in allowed if not action.startswith("ecr:")}  # those are the registry's
+    assert cloud.amazon.permissions.actions("user/deployer") == of_builder
     assert cloud.builds.builds[0].data["projectName"] == "from-the-template"
 
 
@@ -98,6 +99,26 @@ def test_the_role_is_the_projects_alone(cloud: Any, stack: Stack) -> None:
     for service, source in ("codebuild", f"{PROJECTS}/another"), ("lambda", project["arn"]):
         with pytest.raises(PermissionError, match="sts:AssumeRole"):
             take(service=f"{service}.amazonaws.com", source=source)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "action", "repository", "expected"),
+    [
+        ({}, "ecr:PutImage", "metaflow-prebuilt-documents", True),
+        ({}, "ecr:PutImage", "metaflow-prebuilt", False),
+        ({}, "ecr:BatchGetImage", "metaflow-prebuilt", True),
+        ({}, "ecr:CreateRepository", "another", False),
+        ({"DocumentsRepository": "team/*"}, "ecr:PutImage", "team/locks", True),
+        ({"BaseRepository": "bases"}, "ecr:GetDownloadUrlForLayer", "bases", True),
+    ],
+)
+def test_what_parameters_let_deployers_do_in_ecr(
+    cloud: Any, parameters: dict[str, str], action: str, repository: str, *, expected: bool
+) -> None:
+    """Documents are pushed by whoever deploys, images are found; the images themselves are the project's to push."""
+    stack = deploy_stack(cloud.client("cloudformation"), TEMPLATE, **parameters)
+    arn = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{repository}"
+    assert is_allowed(policy_of_deployers(cloud, stack), action, arn) is expected
 
 
 @pytest.mark.parametrize(

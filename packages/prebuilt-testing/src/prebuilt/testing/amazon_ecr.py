@@ -35,17 +35,20 @@ class Passwords(RegistryAuth):
         good: Those that open the registry.
         lifetime: How long the API says that a password is good for. Nothing ends by itself.
         regions: Where each was handed out: it opens the registries there, of every account.
+        owners: The access key of whoever asked for each.
     """
 
     good: set[str] = field(default_factory=set)
     lifetime: timedelta = timedelta(hours=12)
     regions: dict[str, str] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
 
-    def hand_out(self, region: str = REGION) -> tuple[str, datetime]:
-        """Return a new password for a region, and when it ends."""
+    def hand_out(self, region: str = REGION, owner: str = OPERATOR) -> tuple[str, datetime]:
+        """Return a new password for a region, and when it ends; `owner` is the access key of whoever asks."""
         password = secrets.token_hex(32)
         self.good.add(password)
         self.regions[password] = region
+        self.owners[password] = owner
         return password, datetime.now(timezone.utc) + self.lifetime
 
     def expire_all(self) -> None:
@@ -61,6 +64,10 @@ class Passwords(RegistryAuth):
         """Return whether a password that is good for the region of `host` was shown."""
         password = self._shown(authorization)
         return password in self.good and self.regions[password] == ecr_region(host)
+
+    def owner(self, authorization: str | None) -> str | None:
+        """Return the access key of whoever asked for the password that was shown; None where none of ours was."""
+        return self.owners.get(self._shown(authorization))
 
     @staticmethod
     def _shown(authorization: str | None) -> str:
@@ -185,7 +192,9 @@ def ecr_of_moto(passwords: Passwords) -> Iterator[Permissions]:
     from moto.ecr.responses import ECRResponse
 
     def get_authorization_token(response: ECRResponse) -> ActionResult:
-        password, ends_at = passwords.hand_out(response.region)
+        signed = response.headers.get("Authorization", "")
+        owner = signed.partition("Credential=")[2].partition("/")[0]
+        password, ends_at = passwords.hand_out(response.region, owner)
         token = base64.b64encode(f"AWS:{password}".encode()).decode()
         endpoint = f"https://{response.current_account}.dkr.ecr.{response.region}.amazonaws.com"
         data = {"authorizationToken": token, "expiresAt": ends_at, "proxyEndpoint": endpoint}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 if TYPE_CHECKING:
-    from moto.iam.models import Role
+    from moto.iam.models import IAMBackend, ManagedPolicy, Role
     from moto.logs.models import LogGroup
 
 _NAME = "prebuilt"
@@ -49,12 +49,12 @@ def deploy_stack(client: Any, template: str, **parameters: str) -> Stack:  # noq
 def _all_is_made() -> Iterator[None]:
     """Have moto make projects and policies of buckets; have what it makes of groups and roles be as Amazon's is."""
     from moto.cloudformation import parsing
-    from moto.iam.models import Role
+    from moto.iam.models import IAMBackend, Role
     from moto.logs.models import LogGroup
 
     own = {"AWS::CodeBuild::Project": _Project, "AWS::S3::BucketPolicy": _BucketPolicy}
     known = {**parsing.get_model_map(), **own}
-    attribute = LogGroup.get_cfn_attribute
+    attribute, make_policy = LogGroup.get_cfn_attribute, IAMBackend.create_policy
 
     def get_cfn_attribute(group: LogGroup, name: str) -> str:
         # Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-logs-loggroup.html
@@ -64,11 +64,16 @@ def _all_is_made() -> Iterator[None]:
         # moto keeps what AWS::NoValue leaves in lists, and cannot read what is not text.
         role.policies[name] = document if isinstance(document, str) else json.dumps(_without_nothing(document))
 
+    def create_policy(backend: IAMBackend, *, policy_document: str, **fields: Any) -> ManagedPolicy:  # noqa: ANN401 - moto's
+        whole = json.dumps(_without_nothing(json.loads(policy_document)))
+        return make_policy(backend, policy_document=whole, **fields)
+
     with (
         mock.patch.object(parsing, "get_model_map", return_value=known),
         mock.patch.object(parsing, "get_name_type_map", return_value={"AWS::CodeBuild::Project": "Name"}),
         mock.patch.object(LogGroup, "get_cfn_attribute", get_cfn_attribute),
         mock.patch.object(Role, "put_policy", put_policy),
+        mock.patch.object(IAMBackend, "create_policy", create_policy),
     ):
         yield
 
