@@ -64,6 +64,14 @@ def test_malformed_values_are_named(name: str, value: str) -> None:
         config(**{name: value})
 
 
+def test_a_project_of_another_account_is_refused() -> None:
+    """AWS shares projects for looking at: an ARN is told what to set instead, before anything is uploaded."""
+    with pytest.raises(SettingError, match=r"CODEBUILD_PROJECT.*another account") as caught:
+        config(PROJECT="arn:aws:codebuild:eu-west-1:999999999999:project/builds")
+    assert "the project's name, builds," in caught.value.remedy
+    assert "credentials of the account 999999999999" in caught.value.remedy
+
+
 @pytest.mark.parametrize(("seconds", "minutes"), [("1", 5), ("301", 6), ("7200", 120), ("999999", 2160)])
 def test_limits_of_time_are_minutes_there(seconds: str, minutes: int) -> None:
     """Seconds here, whole minutes there, in the bounds that CodeBuild has."""

@@ -32,9 +32,9 @@ _ARM_IMAGE = "aws/codebuild/amazonlinux-aarch64-standard:3.0"
 _REGION_FORM = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]+")
 # Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET_FORM = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-# A project that is shared by another account is named by its ARN.
 # Source: https://docs.aws.amazon.com/codebuild/latest/APIReference/API_CreateProject.html, name
-_PROJECT_FORM = re.compile(r"(?:arn:[a-z-]+:codebuild:[a-z0-9-]+:[0-9]{12}:project/)?[A-Za-z0-9][A-Za-z0-9_-]{1,254}")
+_PROJECT_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,254}")
+_PROJECT_ARN = re.compile(r"arn:[a-z-]+:codebuild:[a-z0-9-]+:([0-9]{12}):project/([^/:]+)")
 _PREFIX_FORM = re.compile(r"[A-Za-z0-9!_.*'()-]+(?:/[A-Za-z0-9!_.*'()-]+)*")
 
 
@@ -45,7 +45,7 @@ class CodeBuildConfig:
     Attributes:
         bucket: Of build contexts (``METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET``).
         prefix: What their keys begin with (``METAFLOW_PREBUILT_CODEBUILD_S3_PREFIX``).
-        project: Name, or ARN (``METAFLOW_PREBUILT_CODEBUILD_PROJECT``).
+        project: Its name (``METAFLOW_PREBUILT_CODEBUILD_PROJECT``).
         region: Of both (``METAFLOW_PREBUILT_CODEBUILD_REGION``); None for that of the registry, or else boto3's.
         timeout_s: The longest that one build may take, with its wait in the queue (``METAFLOW_PREBUILT_CODEBUILD_TIMEOUT``).
         compute_type: None for the project's (``METAFLOW_PREBUILT_CODEBUILD_COMPUTE_TYPE``).
@@ -83,7 +83,7 @@ class CodeBuildConfig:
         buildspec = settings.choice("PREBUILT_CODEBUILD_BUILDSPEC", ("shipped", OF_THE_PROJECT), default="shipped")
         return cls(
             bucket=_checked(BUCKET, settings.require("PREBUILT_CODEBUILD_S3_BUCKET", why=_WHY), _BUCKET_FORM),
-            project=_checked(PROJECT, settings.require("PREBUILT_CODEBUILD_PROJECT", why=_WHY), _PROJECT_FORM),
+            project=_project(settings.require("PREBUILT_CODEBUILD_PROJECT", why=_WHY)),
             prefix=_prefix(settings),
             region=region and _checked(REGION, region, _REGION_FORM),
             timeout_s=settings.positive_int("PREBUILT_CODEBUILD_TIMEOUT", default=_TIMEOUT_S),
@@ -99,9 +99,24 @@ class CodeBuildConfig:
 
 def _checked(name: str, value: str, form: re.Pattern[str]) -> str:
     if not form.fullmatch(value):
-        what = {BUCKET: "a bucket's name", PROJECT: "a project's name or ARN", REGION: "a region, such as eu-west-1"}
+        what = {BUCKET: "a bucket's name", PROJECT: "a project's name", REGION: "a region, such as eu-west-1"}
         raise SettingError(name, reason=f"{value!r} is not {what[name]}", remedy="mend it")
     return value
+
+
+def _project(value: str) -> str:
+    """Return the name of a project.
+
+    An ARN would name one of another account: whoever it is shared with sees it, and may not build with it.
+
+    Source: https://docs.aws.amazon.com/codebuild/latest/userguide/project-sharing.html
+    """
+    arn = _PROJECT_ARN.fullmatch(value)
+    if arn:
+        reason = f"{value!r} is an ARN, and builds of a project of another account cannot be started"
+        remedy = f"set it to the project's name, {arn[2]}, and deploy with credentials of the account {arn[1]}"
+        raise SettingError(PROJECT, reason=reason, remedy=remedy)
+    return _checked(PROJECT, value, _PROJECT_FORM)
 
 
 def _buildkit_image(settings: Settings) -> str:
