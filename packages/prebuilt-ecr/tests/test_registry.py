@@ -176,7 +176,7 @@ class TestRepositories:
         registry.credentials(registry.push_tag(ENV_ID))
         registry.documents().put("lock-1", b"{}")
         made = [amazon.repository(name) for name in ("metaflow-prebuilt", "metaflow-prebuilt-documents")]
-        assert [each and each["imageTagMutability"] for each in made] == ["IMMUTABLE", "MUTABLE"]
+        assert [each and each["imageTagMutability"] for each in made] == ["IMMUTABLE_WITH_EXCLUSION", "MUTABLE"]
         assert [each and each["imageScanningConfiguration"]["scanOnPush"] for each in made] == [True, False]
         assert [each and each["encryptionConfiguration"]["kmsKey"] for each in made] == [key, key]
 
@@ -244,6 +244,20 @@ class TestImmutableTags:
         """Two who bake the same at once both succeed."""
         for _ in range(2):
             opened(registry).put_manifest("v1-a", OCI_INDEX, INDEX)
+
+    def test_caches_of_builders_move_in_a_repository_of_ours(
+        self, amazon: AmazonECR, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What CodeBuild and buildx keep beside the images is written anew by each build; images are not."""
+        monkeypatch.setenv("METAFLOW_PREBUILT_IMAGE_NAMESPACE", "flows")
+        monkeypatch.setenv("METAFLOW_PREBUILT_ECR_IMMUTABLE_TAGS", "1")
+        repository = opened(ECRRegistry())
+        for tag in ("layers-buildcache", "layers-buildcache-0123", "buildcache", "buildcache-0123"):
+            for data in (INDEX, OTHER_INDEX):
+                repository.put_manifest(tag, OCI_INDEX, data)
+        repository.put_manifest("v1-a", OCI_INDEX, INDEX)
+        with pytest.raises(RegistryError, match="TAG_INVALID"):
+            repository.put_manifest("v1-a", OCI_INDEX, OTHER_INDEX)
 
     def test_another_image_is_refused(self, registry: ECRRegistry) -> None:
         """A tag keeps what it was put on."""

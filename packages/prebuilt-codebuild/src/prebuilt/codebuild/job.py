@@ -13,7 +13,7 @@ from prebuilt.oci.build_cache import BESIDE_IMAGES
 from prebuilt.oci.dockerfile_images import pulled_repositories
 from prebuilt.oci.reference import parse_reference, split_repository
 
-# Begins as the tags that repositories with immutable tags leave free for what moves: those that prebuilt-ecr makes do.
+# Begins as the tags that repositories with immutable tags leave free for what moves: the registry ecr makes them so.
 _CACHE_TAG = "layers-buildcache"
 
 

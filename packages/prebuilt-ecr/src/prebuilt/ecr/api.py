@@ -18,6 +18,14 @@ from prebuilt.ecr.failure import aws_errors
 
 _ATTEMPTS = 6  # throttling among them: boto3 waits up to 20 s between them
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 30
+# Tags of images stay; those of the builders' caches, which move with each build, are left free.
+# Source: https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-tag-mutability.html
+_IMMUTABLE = {
+    "imageTagMutability": "IMMUTABLE_WITH_EXCLUSION",
+    "imageTagMutabilityExclusionFilters": [
+        {"filterType": "WILDCARD", "filter": tags} for tags in ("layers-*", "buildcache*")
+    ],
+}
 _ENDPOINT_ACCOUNT = re.compile(r"https://([0-9]{12})\.")
 
 
@@ -103,7 +111,7 @@ class ECRApi:
                     repositoryName=name,
                     imageScanningConfiguration={"scanOnPush": config.scan_on_push and holds_images},
                     encryptionConfiguration=encryption,
-                    imageTagMutability="IMMUTABLE" if config.immutable_tags and holds_images else "MUTABLE",
+                    **(_IMMUTABLE if config.immutable_tags and holds_images else {"imageTagMutability": "MUTABLE"}),
                 )
             except client.exceptions.RepositoryAlreadyExistsException:
                 return

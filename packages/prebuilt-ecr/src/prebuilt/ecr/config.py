@@ -32,7 +32,7 @@ class ECRConfig:
         fips: Whether to use the endpoints that are validated for FIPS 140.
         dualstack: Whether to use the endpoints that speak IPv6 as well.
         creates: Whether a missing repository is made.
-        immutable_tags: Whether tags of a new repository of images stay where they were put.
+        immutable_tags: Whether tags of a new repository of images, but for those of caches, stay where they were put.
         scan_on_push: Whether a new repository of images is scanned.
         encryption: Of a new repository: ``AES256``, ``KMS`` or ``KMS_DSSE``.
         kms_key: ARN, alias or id; None for the key that AWS manages.
