@@ -262,6 +262,82 @@ def test_a_registry_that_serves_something_else_than_was_pushed_is_an_error(
         replace(bakery.baker, builder=Liar(bakery.shelf)).bake([step("a", "x")])
 
 
+class TestAnotherDeployOfTheSame:
+    """What two make of one spec by builders that are not reproducible has two digests and one tag."""
+
+    OTHER = Descriptor(media_type="m", digest="sha256:" + "f" * 64, size=2)
+
+    @dataclass
+    class Labelled(Shelf):
+        """A registry that can say what an image is."""
+
+        said: dict[str, str] = field(default_factory=dict)
+
+        def labels(self, reference: str, platform: Platform) -> dict[str, str]:
+            """Say it of the image of the other deploy."""
+            del platform
+            return self.said if reference.endswith(TestAnotherDeployOfTheSame.OTHER.digest) else {}
+
+    @pytest.fixture
+    def shelf(self) -> Labelled:
+        """Return the registry of both."""
+        return self.Labelled()
+
+    def bake(self, bakery: Bakery, shelf: Labelled, step: StepImage, *, refuses: bool, reuse: bool = True) -> Any:
+        """Bake while another deploy pushes the same; the push of this one is refused, or comes first and is replaced."""
+
+        class Racer(Maker):
+            def build(self, request: BuildRequest, progress: Any) -> Descriptor:
+                shelf.said = shelf.said or dict(request.spec.identity_labels)
+                built = super().build(request, progress)
+                shelf.images[request.reference] = TestAnotherDeployOfTheSame.OTHER
+                if refuses:
+                    raise BuildError("push an image", at=request.reference, reason="the tag exists, and is immutable")
+                return built
+
+        baker = replace(bakery.baker, registry=shelf, builder=Racer(shelf), reuse=reuse)
+        return baker.bake([step])[step.step]
+
+    @pytest.mark.parametrize("refuses", [False, True])
+    def test_its_image_is_taken(
+        self, bakery: Bakery, shelf: Labelled, step: Callable[..., StepImage], *, refuses: bool
+    ) -> None:
+        """Where the tag was there when we came to push, and where it was moved after, tasks get what is served."""
+        image = self.bake(bakery, shelf, step("a", "x"), refuses=refuses)
+        assert image.descriptor == self.OTHER
+        assert image.reference.endswith(self.OTHER.digest)
+        assert image.reused is refuses
+        assert any("another deploy has pushed this image" in line for line in bakery.lines) is refuses
+
+    @pytest.mark.parametrize("refuses", [False, True])
+    def test_an_image_of_something_else_is_not(
+        self, bakery: Bakery, shelf: Labelled, step: Callable[..., StepImage], *, refuses: bool
+    ) -> None:
+        """An image that says that it is another one, or nothing of ours, is never taken for ours."""
+        shelf.said = {"metaflow-prebuilt.image": "0" * 40}
+        with pytest.raises(BakeError, match="the tag exists" if refuses else "was pushed, the registry serves"):
+            self.bake(bakery, shelf, step("a", "x"), refuses=refuses)
+
+    def test_a_failure_stays_one_where_all_is_to_be_baked_anew(
+        self, bakery: Bakery, shelf: Labelled, step: Callable[..., StepImage]
+    ) -> None:
+        """Without reuse the image may have been there all along: that the build failed is the answer."""
+        with pytest.raises(BakeError, match="the tag exists"):
+            self.bake(bakery, shelf, step("a", "x"), refuses=True, reuse=False)
+
+    def test_why_a_build_failed_is_not_hidden_by_a_registry(
+        self, bakery: Bakery, shelf: Labelled, step: Callable[..., StepImage]
+    ) -> None:
+        """A registry that does not answer then is not what is told."""
+
+        def act(request: BuildRequest) -> None:
+            shelf.down = True
+            raise BuildError("build", at=request.reference, reason="the disk is full")
+
+        with pytest.raises(BakeError, match="the disk is full"):
+            replace(bakery.baker, registry=shelf, builder=Maker(shelf, act)).bake([step("a", "x")])
+
+
 def test_a_registry_without_an_api_is_taken_at_its_word(bakery: Bakery, step: Callable[..., StepImage]) -> None:
     """With image_exists alone the tag itself is used, since no digest can be known."""
 

@@ -21,6 +21,7 @@ from prebuilt.core.errors import (
     SettingError,
 )
 from prebuilt.core.image_registry import ImageRegistry
+from prebuilt.core.platforms import Platform
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import EnvId
@@ -120,6 +121,26 @@ def test_base_image_identity(name: str) -> None:
         registry.base_image_identity(f"{name}:both", "osx-arm64")
     with pytest.raises(BaseImageError, match="does not have it"):
         registry.base_image_identity(f"{name}:absent", "linux-64")
+
+
+def test_labels(name: str) -> None:
+    """What an image says of itself is read from its config, behind an index, too."""
+    repository, registry = open_repository(name), RepositoryRegistry(name)
+    config = {"os": "linux", "architecture": "arm64", "rootfs": {"diff_ids": []}, "config": {"Labels": {"is": "it"}}}
+    put_image(repository, "one", json.dumps(config).encode())
+    there = repository.resolve("one")
+    assert there is not None
+    entry = there.to_json() | {"platform": {"os": "linux", "architecture": "arm64"}}
+    repository.put_manifest("index", OCI_INDEX, json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode())
+    arm64 = Platform.parse("linux/arm64")
+    for tag in ("one", "index"):
+        assert registry.labels(f"{name}:{tag}", arm64) == {"is": "it"}
+    assert registry.labels(f"{name}:absent", arm64) == {}
+    with pytest.raises(BaseImageError, match="linux/arm64 only"):
+        registry.labels(f"{name}:index", Platform.parse("linux/amd64"))
+    put_image(repository, "other", b"{}")
+    with pytest.raises(InvalidValueError, match="an image config"):
+        registry.labels(f"{name}:other", arm64)
 
 
 def test_a_registry_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

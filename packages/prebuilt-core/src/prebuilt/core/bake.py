@@ -12,7 +12,7 @@ from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.dockerfile import MaterialsSource
 from prebuilt.core.documents import DocumentStore
-from prebuilt.core.errors import BakeError, BuildError, CancelledError, PrebuiltError
+from prebuilt.core.errors import BakeError, BaseImageError, BuildError, CancelledError, InvalidValueError, PrebuiltError
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.lock import Lock
 from prebuilt.core.locks import Locks, Resolver
@@ -149,21 +149,30 @@ class Baker:
                 return baked
         progress.state("building")
         published = registry.push_credentials()
-        built = self.builder.build(
-            BuildRequest(
-                spec=spec,
-                plan=plan_layers(spec),
-                reference=tag,
-                credentials=_credentials(registry, tag, published),
-                push_credentials=published,
-                documents=registry.documents(),
-                materials=self.materials,
-                cancellation=cancellation,
-            ),
-            progress,
+        request = BuildRequest(
+            spec=spec,
+            plan=plan_layers(spec),
+            reference=tag,
+            credentials=_credentials(registry, tag, published),
+            push_credentials=published,
+            documents=registry.documents(),
+            materials=self.materials,
+            cancellation=cancellation,
         )
+        try:
+            built = self.builder.build(request, progress)
+        except CancelledError:
+            raise
+        except PrebuiltError as error:
+            meanwhile = self._meanwhile(spec, tag)
+            if meanwhile is None:
+                raise
+            progress.note(f"another deploy has pushed this image, which is used: {error.tried}: {error.reason}")
+            baked = self._baked(spec, meanwhile, reused=True)
+            progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image is there")
+            return baked
         served = registry.resolve(tag)
-        if built is not None and served is not None and served.digest != built.digest:
+        if built is not None and served is not None and not self._is_what_was_built(spec, tag, built, served):
             raise BuildError(
                 f"check the image of {spec.full_id}",
                 at=tag,
@@ -175,6 +184,31 @@ class Baker:
         baked = self._baked(spec, served or built, reused=False)
         progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image pushed")
         return baked
+
+    def _meanwhile(self, spec: ImageSpec, tag: str) -> Descriptor | None:
+        """Return the image that another deploy has pushed since we looked; None if there is none, or it cannot be told.
+
+        Where tags are immutable a builder whose images are not the same each time is refused then. Without `reuse` nobody looked.
+        """
+        if not self.reuse:
+            return None
+        try:
+            there = self.registry.resolve(tag)
+            return there if there is not None and self._is_of(spec, tag, there) else None
+        except PrebuiltError:  # why the build failed says more
+            return None
+
+    def _is_what_was_built(self, spec: ImageSpec, tag: str, built: Descriptor, served: Descriptor) -> bool:
+        """Return whether the registry serves what was built, or what another deploy has built from the same."""
+        return served.digest == built.digest or self._is_of(spec, tag, served)
+
+    def _is_of(self, spec: ImageSpec, tag: str, served: Descriptor) -> bool:
+        """Return whether what is served says that it was built from `spec`: another deploy may have pushed it by another builder."""
+        try:
+            labels = self.registry.labels(pinned(tag, served.digest), spec.base.platform)
+        except (BaseImageError, InvalidValueError):  # it is for another platform, or no image at all
+            return False
+        return spec.identity_labels.items() <= labels.items()
 
     def _baked(self, spec: ImageSpec, descriptor: Descriptor | None, *, reused: bool) -> BakedImage:
         tag = self.registry.pull_tag(spec.env_id)

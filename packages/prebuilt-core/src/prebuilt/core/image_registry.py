@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.documents import DocumentStore
+from prebuilt.core.platforms import Platform
 from prebuilt.core.spec import EnvId
 
 
@@ -74,6 +76,17 @@ class ImageRegistry(ABC):
         """
         del reference
         return None
+
+    def labels(self, reference: str, platform: Platform) -> Mapping[str, str]:
+        """Return the labels of the image for `platform` that is now served for `reference`; empty where that cannot be asked.
+
+        Raises:
+            BaseImageError: It is for other platforms only.
+            InvalidValueError: It is no image.
+            RegistryError: It could not be asked.
+        """
+        del reference, platform
+        return {}
 
     def check_pull(self, reference: str) -> None:
         """Make sure that tasks can pull `reference`, as far as that can be told from here; called before any of them starts.

@@ -6,7 +6,7 @@ import logging
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import EnvId
-from prebuilt.oci.image import ImageIndex, select_manifest
+from prebuilt.oci.image import ImageConfig, ImageIndex, ImageManifest, select_manifest
 from prebuilt.oci.media_types import INDEXES
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.reference import check_tag, is_layout, parse_reference, parse_repository, split_repository
@@ -102,6 +102,19 @@ class RepositoryRegistry(ImageRegistry):
         """Return the manifest that is now served for `reference`, which may be in another repository, too."""
         parsed = parse_reference(reference)
         return self._open(parsed.repository).resolve(parsed.identifier)
+
+    def labels(self, reference: str, platform: Platform) -> Mapping[str, str]:
+        """Return the labels of the image for `platform` that is now served for `reference`; empty if there is none."""
+        parsed = parse_reference(reference)
+        repository = self._open(parsed.repository)
+        manifest = repository.get_manifest(parsed.identifier)
+        if manifest is not None and manifest.descriptor.media_type in INDEXES:
+            selected = select_manifest(ImageIndex.parse(manifest.data), platform, at=reference)
+            manifest = repository.get_manifest(selected.digest)
+        if manifest is None:
+            return {}
+        with repository.open_blob(ImageManifest.parse(manifest.data).config) as chunks:
+            return ImageConfig.parse(b"".join(chunks)).labels
 
     def check_pull(self, reference: str) -> None:
         """Ask for `reference` where tasks will, and with our own login.
