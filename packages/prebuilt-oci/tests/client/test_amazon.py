@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import httpx2
 import pytest
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.errors import ForbiddenError, RegistryError, UnauthorizedError
+from prebuilt.core.errors import ForbiddenError, RateLimitedError, RegistryError, UnauthorizedError
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
 from prebuilt.oci import upload
@@ -165,6 +166,33 @@ def test_a_large_blob_goes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.asked == ["HEAD", "POST", "PUT"]
 
 
+def test_a_layer_above_the_limit_is_not_sent() -> None:
+    """ECR has a limit that nobody can raise: it is named before anything goes over the line."""
+    registry = Registry(202)
+    large = replace(BLOB, size=(52_000 << 20) + 1)
+    with pytest.raises(RegistryError, match="it has 52,001 MiB; a layer of Amazon ECR has 52,000 MiB at most"):
+        registry.open().push_blob(large, lambda: io.BytesIO(DATA))
+    assert registry.asked == ["HEAD"]
+
+
+@pytest.mark.parametrize(
+    ("method", "action"),
+    [("HEAD", "ecr:BatchCheckLayerAvailability"), ("POST", "ecr:InitiateLayerUpload"), ("PUT", "ecr:UploadLayerPart")],
+)
+def test_throttling_names_the_rate_to_raise(method: str, action: str) -> None:
+    """Each action of ECR has a rate of its own; nobody is told to log in who is."""
+    registry = Registry(202)
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        throttled = httpx2.Response(429, json={"errors": [{"code": "TOOMANYREQUESTS", "message": "Rate exceeded"}]})
+        return throttled if request.method == method else registry(request)
+
+    with pytest.raises(RateLimitedError) as caught:
+        opened(answer).push_blob(BLOB, lambda: io.BytesIO(DATA))
+    assert f"ask AWS for a higher rate of {action}" in caught.value.remedy
+    assert "log in" not in caught.value.remedy
+
+
 def test_a_refused_blob_is_not_tried_in_chunks() -> None:
     """A blob that ECR does not take whole, it does not take."""
     registry = Registry(202)
@@ -173,6 +201,6 @@ def test_a_refused_blob_is_not_tried_in_chunks() -> None:
         return httpx2.Response(413) if request.method == "PUT" else registry(request)
 
     repository = opened(answer)
-    with pytest.raises(RegistryError, match="413"):
+    with pytest.raises(RegistryError, match=r"413.*52,000 MiB at most"):
         repository.push_blob(BLOB, lambda: io.BytesIO(DATA))
     assert registry.asked == ["HEAD", "POST"]

@@ -11,6 +11,13 @@ _HOST = re.compile(
     r"|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
 )
 
+# Source: https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html, "Maximum layer size"; it cannot be raised.
+LAYER_LIMIT_MIB = 52_000
+LAYER_LIMIT_REMEDY = (
+    f"a layer of Amazon ECR has {LAYER_LIMIT_MIB:,} MiB at most: a package as large as that cannot be in the image, have the"
+    " task fetch it"
+)
+
 _DENIED_ACTION = re.compile(r"not authorized to perform:? (ecr:[A-Za-z]+)")
 _EXPIRED = re.compile(r"authorization token has expired", re.IGNORECASE)
 _REFUSED = re.compile(r"\b40[13]\b|denied|unauthorized|no basic auth|authentication required", re.IGNORECASE)
@@ -70,6 +77,14 @@ def iam_action(method: str, url: str) -> str:
 def allow_remedy(action: str) -> str:
     """Return what helps where an IAM action is denied."""
     return f"allow {action} for this repository; if it is another account's, its own policy has to allow it as well"
+
+
+def rate_remedy(method: str, url: str) -> str:
+    """Return what helps where ECR takes no more requests of a kind: each action has a rate of its own, which can be raised.
+
+    Source: https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html
+    """
+    return f"wait a while, lower the concurrency, or ask AWS for a higher rate of {iam_action(method, url) or 'this request'}"
 
 
 def expired_remedy(host: str = "") -> str:

@@ -16,7 +16,16 @@ from prebuilt.core.errors import (
     RegistryUnreachableError,
     UnauthorizedError,
 )
-from prebuilt.oci.amazon import allow_remedy, expired_remedy, iam_action, is_ecr, is_expired, missing_remedy
+from prebuilt.oci.amazon import (
+    LAYER_LIMIT_REMEDY,
+    allow_remedy,
+    expired_remedy,
+    iam_action,
+    is_ecr,
+    is_expired,
+    missing_remedy,
+    rate_remedy,
+)
 from prebuilt.oci.config import CA_SETTING, INSECURE_SETTING
 from prebuilt.oci.docker_hub import PULL_LIMIT_REMEDY, PullLimit, denied_push_remedy, is_docker_hub, is_pull_limit
 from prebuilt.oci.google import is_google, refusal_remedy
@@ -117,12 +126,17 @@ class Refusal:
         host = _host(self.url)
         if self.is_pull_limit or is_docker_hub(host):
             return PULL_LIMIT_REMEDY
+        if is_ecr(host):
+            return rate_remedy(self.method, self.url)
         by_google = refusal_remedy(self.status, code, self.method, self.url) if is_google(host) else ""
         return by_google or _RATE_LIMIT_REMEDY
 
     def _remedy(self, code: str) -> str:
         if self.status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return "raise the size limit of the registry or of the proxy before it"
+            is_amazons = is_ecr(_host(self.url))
+            return (
+                LAYER_LIMIT_REMEDY if is_amazons else "raise the size limit of the registry or of the proxy before it"
+            )
         if self.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
             return "try again later, or ask those who run the registry"
         by_amazon = missing_remedy(self.url) if code == "NAME_UNKNOWN" else ""

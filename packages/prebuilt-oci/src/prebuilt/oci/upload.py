@@ -13,7 +13,7 @@ import httpx2
 
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import RegistryError, StorageError
-from prebuilt.oci.amazon import is_ecr
+from prebuilt.oci.amazon import LAYER_LIMIT_MIB, LAYER_LIMIT_REMEDY, is_ecr
 from prebuilt.oci.repository import Advance
 from prebuilt.oci.retrying import TransientError, with_retries
 from prebuilt.oci.session import Session
@@ -54,7 +54,7 @@ class BlobUpload:
         self._told = 0
         # Amazon takes blobs of any size whole, and of several chunks it keeps the first.
         # Source: https://github.com/aws/containers-roadmap/issues/2831
-        is_whole = is_ecr(httpx2.URL(uploads_url).host)
+        self._is_ecr = is_whole = is_ecr(httpx2.URL(uploads_url).host)
         self._in_chunks = descriptor.size > MONOLITHIC_LIMIT_BYTES and not is_whole
         self._has_tried_both = is_whole
 
@@ -65,8 +65,16 @@ class BlobUpload:
             RegistryError: The registry refused, or broke off too often.
             StorageError: `source` does not give the bytes that the descriptor promises.
         """
+        self._check_size()
         with_retries(self._run_once, backoff=self._session.backoff, sleep=self._session.sleep)
         self._tell(self._descriptor.size)
+
+    def _check_size(self) -> None:
+        """Refuse what Amazon would refuse when it has been sent, an hour later."""
+        size = self._descriptor.size
+        if self._is_ecr and size > LAYER_LIMIT_MIB << 20:
+            reason = f"it has {-(-size // (1 << 20)):,} MiB"
+            raise RegistryError(self._tried, at=self._uploads_url, reason=reason, remedy=LAYER_LIMIT_REMEDY)
 
     def _run_once(self) -> None:
         upload = UploadSession.open(self._session, self._uploads_url, self._tried, self._scopes)
