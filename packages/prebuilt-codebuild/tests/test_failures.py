@@ -54,6 +54,18 @@ def test_each_missing_permission_is_named(
     assert [note for note in heard.notes if "allow" in note] == []
 
 
+def test_a_look_at_a_log_is_brief(cloud: Any) -> None:
+    """CloudWatch that hangs keeps nobody from looking at the build: it is asked once at a time, for seconds."""
+    from prebuilt.codebuild.amazon import Amazon
+
+    clients = Amazon().clients(None)
+    brief, patient = clients.logs.meta.config, clients.codebuild.meta.config
+    assert brief.retries["total_max_attempts"] == 1
+    assert brief.connect_timeout + brief.read_timeout < 10
+    assert patient.retries["total_max_attempts"] > 1
+    assert brief.user_agent_extra == patient.user_agent_extra
+
+
 @pytest.mark.parametrize("action", ["s3:DeleteObject", "logs:GetLogEvents"])
 def test_what_no_image_depends_on_is_a_note(
     cloud: Any, heard: Any, make_request: Make, monkeypatch: pytest.MonkeyPatch, action: str

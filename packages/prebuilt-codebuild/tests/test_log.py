@@ -37,6 +37,49 @@ def test_an_empty_page_is_not_the_end() -> None:
     assert not log.look(PLACE)
 
 
+class Silent(Pages):
+    """CloudWatch that throttles until it has been asked so many times."""
+
+    def __init__(self, times: int) -> None:
+        """Answer after `times` refusals."""
+        super().__init__(["one\n"])
+        self.left = times
+
+    def get_log_events(self, **asked: Any) -> dict[str, Any]:
+        """Refuse, or answer."""
+        from botocore.exceptions import ClientError
+
+        if self.left:
+            self.left -= 1
+            answer = {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
+            raise ClientError(answer, "GetLogEvents")
+        return super().get_log_events(**asked)
+
+
+@pytest.mark.parametrize("looks", [0, 3, 30])
+def test_a_log_that_can_never_be_read_says_why(looks: int) -> None:
+    """However short the build was, one note has what AWS said; nobody is sent to look at the project's role."""
+    notes: list[str] = []
+    log = BuildLog(Silent(1000), notes.append, notes.append)
+    for _ in range(looks):
+        assert not log.look(PLACE)
+    log.finish(PLACE, Cancellation(), wait=False)
+    (note,) = notes
+    assert "Rate exceeded" in note
+    assert "PutLogEvents" not in note
+
+
+def test_a_log_that_can_be_read_again_is_shown() -> None:
+    """A failure or two are nothing to tell: the next look has all the lines."""
+    shown: list[str] = []
+    notes: list[str] = []
+    log = BuildLog(Silent(2), shown.append, notes.append)
+    for _ in range(3):
+        log.look(PLACE)
+    log.finish(PLACE, Cancellation(), wait=False)
+    assert (shown, notes) == (["one"], [])
+
+
 @pytest.mark.parametrize("is_cancelled", [True, False])
 def test_nobody_waits_for_the_rest_of_a_log_who_has_cancelled(
     monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool

@@ -13,6 +13,8 @@ from prebuilt.core.errors import SettingError
 
 _ATTEMPTS = 6  # throttling among them: boto3 waits up to 20 s between them
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 60
+# A look at a log that does not come off is followed by another one in a second, and must not keep us from looking at the build.
+_LOOK_ATTEMPTS, _LOOK_CONNECT_TIMEOUT_S, _LOOK_READ_TIMEOUT_S = 1, 3, 5
 _CONNECTIONS = 16  # one for each of the builds that go on side by side, and some more
 
 
@@ -60,15 +62,23 @@ class Amazon:
     def _made(self, region: str) -> AmazonClients:
         from botocore.config import Config
 
-        options = Config(
+        patient = Config(
             retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
             connect_timeout=_CONNECT_TIMEOUT_S,
             read_timeout=_READ_TIMEOUT_S,
             max_pool_connections=_CONNECTIONS,
             user_agent_extra=f"metaflow-prebuilt/{__version__}",
         )
-        made = (self._session.client(service, region_name=region, config=options) for service in _SERVICES)
-        return AmazonClients(region=region, **dict(zip(_SERVICES, made, strict=True)))
-
-
-_SERVICES = ("s3", "codebuild", "logs")
+        brief = patient.merge(
+            Config(
+                retries={"mode": "standard", "total_max_attempts": _LOOK_ATTEMPTS},
+                connect_timeout=_LOOK_CONNECT_TIMEOUT_S,
+                read_timeout=_LOOK_READ_TIMEOUT_S,
+            )
+        )
+        of_services = {"s3": patient, "codebuild": patient, "logs": brief}
+        clients = {
+            service: self._session.client(service, region_name=region, config=config)
+            for service, config in of_services.items()
+        }
+        return AmazonClients(region=region, **clients)

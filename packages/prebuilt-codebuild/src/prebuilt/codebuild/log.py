@@ -16,6 +16,7 @@ _PAGES = 20  # of one look: some 20 MB, so that a torrent of lines does not keep
 _SETTLING_S = 4.0  # how long CloudWatch may take to show what was written last
 _LONGEST_S = 30.0  # for the rest of a log that does not end
 _LOOK_S = 1.0
+_NOTED_FAILURES = 5  # in a row: fewer are over before anybody has read of them
 
 
 class BuildLog:
@@ -26,6 +27,8 @@ class BuildLog:
         self._logs, self._show, self._note = logs, show, note
         self._token: str | None = None
         self._is_found = self._is_given_up = False
+        self._failures = 0  # in a row, of looks that may work the next time
+        self._last_failure: AmazonError | None = None
 
     def look(self, place: LogPlace | None) -> bool:
         """Show what is new; return whether there was anything."""
@@ -51,7 +54,9 @@ class BuildLog:
                 break
             if cancellation.wait(_LOOK_S):
                 return
-        if not self._is_found and not self._is_given_up:
+        if self._last_failure is not None and self._failures < _NOTED_FAILURES:  # more have been told
+            self._give_up(f"its log, or the end of it, is not shown: {self._last_failure}")
+        elif self._last_failure is None and not self._is_found and not self._is_given_up:
             self._give_up(
                 "its log is not in CloudWatch: the project keeps none there, or its role lacks logs:PutLogEvents"
             )
@@ -72,11 +77,16 @@ class BuildLog:
         except AmazonError as error:
             self._failed(error, place)
             return []
+        self._answered()
         self._is_found, self._token = True, page["nextForwardToken"]
         events: list[dict[str, Any]] = page["events"]
         return events
 
     def _failed(self, error: AmazonError, place: LogPlace) -> None:
+        if error.failure.is_transient:
+            self._failed_for_now(error)
+            return
+        self._answered()
         is_missing = error.failure.kind == "missing"
         if is_missing and not self._is_found:
             return  # it is made when the first line is written
@@ -84,10 +94,17 @@ class BuildLog:
             self._give_up(
                 f"its log is gone: somebody deleted {place.group} or the stream {place.stream}. The build goes on"
             )
-        elif not error.failure.is_transient:
-            self._give_up(f"its log is not shown, and the build goes on: {error}")
         else:
-            _LOG.debug("the log could not be read; the next look may work", exc_info=True)
+            self._give_up(f"its log is not shown, and the build goes on: {error}")
+
+    def _failed_for_now(self, error: AmazonError) -> None:
+        _LOG.debug("the log could not be read; the next look may work", exc_info=True)
+        self._failures, self._last_failure = self._failures + 1, error
+        if self._failures == _NOTED_FAILURES:
+            self._note(f"its log cannot be read now, and is asked for again; the build goes on: {error}")
+
+    def _answered(self) -> None:
+        self._failures, self._last_failure = 0, None
 
     def _give_up(self, why: str) -> None:
         self._is_given_up = True
