@@ -54,6 +54,21 @@ def test_each_missing_permission_is_named(
     assert [note for note in heard.notes if "allow" in note] == []
 
 
+@pytest.mark.parametrize(
+    ("operation", "action"),
+    [("PutObject", "kms:GenerateDataKey"), ("UploadPart", "kms:GenerateDataKey"), ("UploadPart", "kms:Decrypt")],
+)
+def test_a_key_that_may_not_be_used_is_named(
+    gate: Any, cloud: Any, heard: Any, make_request: Make, operation: str, action: str
+) -> None:
+    """Where the bucket has a key, an upload needs actions of KMS as well: AWS says which, and so does the error."""
+    denied = f"AccessDenied: User: x is not authorized to perform: {action} on resource: y"
+    gate.breaks(operation, denied, times=9)
+    with pytest.raises(AmazonError, match=f"allow {action} to whoever deploys"):
+        CodeBuildService().build(make_request(files=LARGE if operation == "UploadPart" else None), heard)
+    assert cloud.keys() == []
+
+
 def test_a_look_at_a_log_is_brief(cloud: Any) -> None:
     """CloudWatch that hangs keeps nobody from looking at the build: it is asked once at a time, for seconds."""
     from prebuilt.codebuild.amazon import Amazon

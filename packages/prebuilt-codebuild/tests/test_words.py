@@ -129,6 +129,18 @@ def test_where_nothing_was_said_the_console_may_know() -> None:
             "User is not authorized to perform: secretsmanager:GetSecretValue on resource: x",
             "allow secretsmanager:GetSecretValue to the role",
         ),
+        *(
+            (
+                "DOWNLOAD_SOURCE",
+                f"User is not authorized to perform: {action} on resource: x",
+                f"allow {action} to the role",
+            )
+            for action in ("s3:GetObjectVersion", "kms:Decrypt")
+        ),
+        *(
+            ("DOWNLOAD_SOURCE", "AccessDenied: Access Denied", action)  # of S3, which may not say of what
+            for action in ("s3:GetObject,", "s3:GetObjectVersion", "s3:GetBucketAcl", "s3:GetBucketLocation")
+        ),
         (
             "PROVISIONING",
             "BUILD_CONTAINER_UNABLE_TO_PULL_IMAGE: Unable to pull",

@@ -72,6 +72,13 @@ def test_refusals(code: str, status: int, kind: str, words: str, *, is_transient
     assert bool(words) is bool(failure.remedy)
 
 
+def test_what_amazon_names_is_what_is_missing() -> None:
+    """A call may be denied for another action than its own: KMS's, where something has a key."""
+    denied = ClientError("AccessDenied", 403)
+    denied.response["Error"]["Message"] = "User: x is not authorized to perform: kms:GenerateDataKey on resource: y"
+    assert read(denied).remedy == "allow kms:GenerateDataKey to whoever deploys: see the page"
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [

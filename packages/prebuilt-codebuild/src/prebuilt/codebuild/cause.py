@@ -66,7 +66,9 @@ _OF_SOURCES = (
         f"set {BUCKET} to a bucket in the region of the project",
     ),
 )
-_READING = _ROLE.format(action="s3:GetObject, s3:GetObjectVersion and s3:GetBucketLocation on the bucket of contexts")
+_READING = _ROLE.format(
+    action="s3:GetObject, s3:GetObjectVersion, s3:GetBucketAcl and s3:GetBucketLocation on the bucket of contexts"
+)
 
 _NO_LOGIN = r"no basic auth credentials|401 Unauthorized|403 Forbidden|insufficient_scope|authorization failed|incorrect username"
 _TO_ECR = known_cause(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ _MISSING = frozenset(
 _ELSEWHERE = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 )
+# A call may need more than its own action: what has a key of its own needs actions of KMS.
+_NAMED_ACTION = re.compile(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)")
 _LOG_IN = (
     "log in with `aws sso login`, or give boto3 credentials in another way (AWS_PROFILE, a role, environment variables)"
 )
@@ -68,7 +71,7 @@ def amazon_failures(
 
     Args:
         to_error: Makes the error that is raised.
-        action: The IAM action that the body needs.
+        action: The IAM action that the body needs; what AWS names instead is named.
         region_setting: What sets the region.
         page: Of the documentation: what whoever deploys has to be allowed.
 
@@ -91,7 +94,8 @@ def amazon_failures(
 def _refused(response: dict[str, Any], action: str, page: str) -> AmazonFailure:
     code = str(response.get("Error", {}).get("Code", ""))
     said = f"{code}: {response.get('Error', {}).get('Message', '')}".strip(": ")
-    kind, remedy = _verdict(code, action, page)
+    named = _NAMED_ACTION.search(said)
+    kind, remedy = _verdict(code, named[1] if named else action, page)
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return AmazonFailure(kind=kind, reason=said, remedy=remedy, code=code, status=status)
 
