@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import botocore
@@ -11,6 +12,7 @@ import pytest
 
 from prebuilt.core.errors import SettingError
 from prebuilt.core.settings import Settings
+from prebuilt.ecr.api import ECRApi
 from prebuilt.ecr.config import ECRConfig
 from prebuilt.ecr.hosts import registry_host
 from prebuilt.oci.amazon import is_ecr
@@ -67,7 +69,8 @@ def test_defaults() -> None:
     assert (made.account, made.region) == (None, None)
     assert (made.repository, made.documents_repository) == ("metaflow-prebuilt", "metaflow-prebuilt-documents")
     assert made.creates
-    assert {made.fips, made.dualstack, made.immutable_tags, made.scan_on_push} == {False}
+    assert (made.fips, made.dualstack) == (None, None)
+    assert {made.immutable_tags, made.scan_on_push} == {False}
     assert (made.encryption, made.kms_key) == ("AES256", None)
 
 
@@ -108,6 +111,39 @@ def test_documents_cannot_share_a_repository_whose_tags_stay() -> None:
 def test_switches_of_aws_are_respected(variable: str) -> None:
     """AWS's own variables decide where ours are not set."""
     aws, ours = f"AWS_USE_{variable}_ENDPOINT", f"METAFLOW_PREBUILT_ECR_{variable}"
-    for environ, expected in (({aws: "true"}, True), ({aws: "true", ours: "0"}, False), ({ours: "1"}, True)):
+    for environ, expected in (
+        ({aws: "true"}, True),
+        ({aws: "true", ours: "0"}, False),
+        ({aws: "true", ours: ""}, False),
+        ({aws: "false"}, False),
+        ({ours: "1"}, True),
+    ):
         made = ECRConfig.from_settings(Settings(environ, {}))
         assert getattr(made, variable.lower()) is expected
+
+
+@pytest.mark.parametrize(("variable", "part"), [("FIPS", "ecr-fips"), ("DUALSTACK", "api.aws")])
+def test_our_switch_counts_for_the_api_as_well(monkeypatch: pytest.MonkeyPatch, variable: str, part: str) -> None:
+    """Registry and API are asked at endpoints of one kind: what we are told counts before what boto3 finds for itself."""
+    monkeypatch.setenv(f"AWS_USE_{variable}_ENDPOINT", "true")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    for ours, expected in (("0", False), ("1", True), (None, True)):
+        environ = {
+            f"AWS_USE_{variable}_ENDPOINT": "true",
+            **({f"METAFLOW_PREBUILT_ECR_{variable}": ours} if ours else {}),
+        }
+        api = ECRApi(replace(ECRConfig.from_settings(Settings(environ, {})), region="us-east-1"))
+        assert (part in api._open_client().meta.endpoint_url) is expected
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "cn-north-1"])
+def test_fips_where_there_is_none_is_refused(region: str) -> None:
+    """A region without such an endpoint is named, with the setting: its name would lead nowhere."""
+    with pytest.raises(SettingError, match=f"METAFLOW_PREBUILT_ECR_FIPS: .*no endpoint.*{region}"):
+        ECRApi(config(ECR_FIPS="1", ECR_REGION=region)).authorization()
+
+
+@pytest.mark.parametrize("region", ["us-gov-west-1", "us-nowhere-7"])
+def test_fips_is_believed_where_nothing_else_is_known(region: str) -> None:
+    """A region that has it, and one that botocore has yet to hear of, are asked."""
+    assert "ecr-fips" in ECRApi(config(ECR_FIPS="1", ECR_REGION=region))._open_client().meta.endpoint_url

@@ -13,7 +13,7 @@ from typing import Any
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import RegistryError, SettingError
 from prebuilt.ecr._version import __version__
-from prebuilt.ecr.config import REGION, ECRConfig
+from prebuilt.ecr.config import FIPS, REGION, ECRConfig
 from prebuilt.ecr.failure import aws_errors
 
 _ATTEMPTS = 6  # throttling among them: boto3 waits up to 20 s between them
@@ -130,13 +130,36 @@ class ECRApi:
             if self._client is None:
                 from botocore.config import Config
 
+                if self._config.fips:
+                    _check_fips(self.region())
                 options = Config(
                     retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
                     connect_timeout=_CONNECT_TIMEOUT_S,
                     read_timeout=_READ_TIMEOUT_S,
-                    use_fips_endpoint=self._config.fips or None,
-                    use_dualstack_endpoint=self._config.dualstack or None,
+                    use_fips_endpoint=self._config.fips,
+                    use_dualstack_endpoint=self._config.dualstack,
                     user_agent_extra=f"metaflow-prebuilt/{__version__}",
                 )
                 self._client = self._open_session().client("ecr", region_name=self.region(), config=options)
             return self._client
+
+
+def _check_fips(region: str) -> None:
+    """Refuse a region that has no endpoint for FIPS as far as botocore knows: its name would lead nowhere.
+
+    Raises:
+        SettingError: It has none.
+    """
+    import botocore.session
+
+    known = {
+        place: endpoint
+        for partition in botocore.session.get_session().get_data("endpoints")["partitions"]
+        for place, endpoint in partition["services"].get("api.ecr", {}).get("endpoints", {}).items()
+    }
+    if region in known and not any("fips" in each["tags"] for each in known[region].get("variants", ())):
+        raise SettingError(
+            FIPS,
+            reason=f"Amazon ECR has no endpoint that is validated for FIPS in {region}",
+            remedy=f"set {FIPS} to 0, which counts before AWS_USE_FIPS_ENDPOINT, or change {REGION}",
+        )

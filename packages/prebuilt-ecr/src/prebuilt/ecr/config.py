@@ -9,6 +9,7 @@ from prebuilt.core.errors import SettingError
 from prebuilt.core.settings import Settings
 
 ACCOUNT, REGION = "METAFLOW_PREBUILT_ECR_ACCOUNT", "METAFLOW_PREBUILT_ECR_REGION"
+FIPS = "METAFLOW_PREBUILT_ECR_FIPS"
 CREATE = "METAFLOW_PREBUILT_ECR_CREATE_REPOSITORY"
 _NAMESPACE, _DOCUMENTS = "METAFLOW_PREBUILT_IMAGE_NAMESPACE", "METAFLOW_PREBUILT_ECR_DOCUMENTS_REPOSITORY"
 _DEFAULT_NAMESPACE = "metaflow-prebuilt"
@@ -29,8 +30,8 @@ class ECRConfig:
         region: None for the one that boto3 is configured with.
         repository: Of images.
         documents_repository: Of locks and layer catalogues, whose tags move.
-        fips: Whether to use the endpoints that are validated for FIPS 140.
-        dualstack: Whether to use the endpoints that speak IPv6 as well.
+        fips: Whether to use the endpoints that are validated for FIPS 140; None where neither we nor AWS's variable was told.
+        dualstack: Whether to use the endpoints that speak IPv6 as well; None likewise.
         creates: Whether a missing repository is made.
         immutable_tags: Whether tags of a new repository of images, but for those of caches, stay where they were put.
         scan_on_push: Whether a new repository of images is scanned.
@@ -42,8 +43,8 @@ class ECRConfig:
     region: str | None
     repository: str
     documents_repository: str
-    fips: bool
-    dualstack: bool
+    fips: bool | None
+    dualstack: bool | None
     creates: bool
     immutable_tags: bool
     scan_on_push: bool
@@ -105,6 +106,8 @@ def _checked_repository(name: str, value: str) -> str:
     return value
 
 
-def _switch(settings: Settings, name: str, variable_of_aws: str) -> bool:
-    """Return our switch; where it is not set, what AWS's own variable says."""
-    return settings.flag(name, default=settings.environ.get(variable_of_aws, "").lower() == "true")
+def _switch(settings: Settings, name: str, variable_of_aws: str) -> bool | None:
+    """Return our switch; where it is not set, what AWS's own variable says; None where that is not set either."""
+    of_aws = settings.environ.get(variable_of_aws, "").lower()
+    is_ours = settings.get(name) is not None or f"METAFLOW_{name}" in settings.environ
+    return settings.flag(name, default=of_aws == "true") if is_ours or of_aws else None

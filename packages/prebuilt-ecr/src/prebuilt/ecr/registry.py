@@ -41,7 +41,9 @@ class ECRRegistry(RepositoryRegistry):
     def host(self) -> str:
         """Host name of the account's registry."""
         config = self._config
-        return registry_host(self._account, self._api.region(), fips=config.fips, dualstack=config.dualstack)
+        return registry_host(
+            self._account, self._api.region(), fips=bool(config.fips), dualstack=bool(config.dualstack)
+        )
 
     def credentials(self, reference: str) -> Credentials:
         """Return credentials to push `reference` with, good for three hours at least; make its repository if it is missing.
