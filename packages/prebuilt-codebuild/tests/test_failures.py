@@ -440,3 +440,4 @@ def test_a_build_that_vanishes(cloud: Any, heard: Any, make_request: Make) -> No
     cloud.plays(lambda build: cloud.builds.builds.clear())
     with pytest.raises(BuildError, match="does not know it any more"):
         CodeBuildService().build(make_request(), heard)
+    assert [note for note in heard.notes if "goes on" in note or "was stopped" in note] == []

@@ -145,7 +145,9 @@ class CodeBuildRun:
                 self.clients.codebuild.stop_build(id=build.id)
         except PrebuiltError as error:
             _LOG.debug("a build was not stopped", exc_info=True)
-            progress.note(f"the build goes on: {error}")
+            is_gone = isinstance(error, AmazonError) and error.failure.kind == "missing"
+            if not is_gone:
+                progress.note(f"the build goes on: {error}")
         else:
             progress.note("CodeBuild: the build was stopped")
 
