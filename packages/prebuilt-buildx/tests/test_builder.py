@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -174,6 +175,21 @@ def test_login_for_the_base_goes_along(
     assert docker.build["config"]["credHelpers"] == {"https://index.docker.io/v1/": ""}
     assert set(asked) == {"registry.example", "cache.example"}
     assert _scratch(tmp_path) == []
+
+
+def test_login_of_yesterday_is_replaced(
+    docker: Any, make_request: NewRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `docker login` kept of Amazon ends after 12 hours, and the command cannot ask for another: it gets one of today."""
+    host = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+    pair = base64.b64encode(b"AWS:yesterday").decode()
+    (tmp_path / "own" / "config.json").write_text(json.dumps({"auths": {host: {"auth": pair}, "ghcr.io": {}}}))
+    today = Credentials(username="AWS", secret="today")
+    monkeypatch.setattr(logins, "find_source", lambda name, _: (lambda _: today) if name == host else None)
+    monkeypatch.setenv("METAFLOW_PREBUILT_BUILDX_CACHE", f"{host}/cache")
+    _service().build(make_request(), RecordingProgress())
+    shown = docker.build["config"]["auths"][host]["auth"]
+    assert base64.b64decode(shown) == b"AWS:today"
 
 
 def test_digest_alone_is_not_believed(docker: Any, make_request: NewRequest) -> None:
