@@ -167,7 +167,9 @@ class Baker:
             meanwhile = self._meanwhile(spec, tag)
             if meanwhile is None:
                 raise
-            progress.note(f"another deploy has pushed this image, which is used: {error.tried}: {error.reason}")
+            progress.note(
+                f"the image is there by now, and is used, though this build of it failed: {error.tried}: {error.reason}"
+            )
             baked = self._baked(spec, meanwhile, reused=True)
             progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image is there")
             return baked
