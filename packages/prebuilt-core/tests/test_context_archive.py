@@ -71,6 +71,12 @@ def test_shrunken_file_is_an_error() -> None:
         _archive("", {"wheel": Shrunken(b"123")})
 
 
+def test_vanished_file_is_named(tmp_path: Path) -> None:
+    """A file that cannot be read any more is an error of this machine's disk, with its name."""
+    with pytest.raises(StorageError, match=r"read wheel for a build context at packages/wheel: No such file"):
+        _archive("", {"packages/wheel": PathContent(tmp_path / "wheel")})
+
+
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", ""])
 def test_names_stay_inside(name: str) -> None:
     """A name that leaves the context is refused."""

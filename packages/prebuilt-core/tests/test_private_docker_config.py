@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prebuilt.core.errors import SettingError
+from prebuilt.core.errors import SettingError, StorageError
 from prebuilt.core.private_docker_config import docker_config_folder, private_docker_config
 
 _LOGIN = {"auth": "QVdTOnMzY3JldA=="}
@@ -52,6 +52,13 @@ def test_other_logins_for_the_registry_give_way(tmp_path: Path) -> None:
     made = json.loads((tmp_path / "private" / "config.json").read_text())
     assert made["credHelpers"] == {"https://index.docker.io/v1/": "", "gcr.io": "gcloud"}
     assert list(made["auths"]) == ["https://index.docker.io/v1/"]
+
+
+def test_place_without_room_is_said(tmp_path: Path) -> None:
+    """Where the folder cannot be made, the error is of this machine's disk and names the setting for temporary files."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"Docker configuration for one build at .*/file/private: .*TMPDIR"):
+        private_docker_config(tmp_path / "file" / "private", {"r.example": _LOGIN}, {"HOME": str(tmp_path)})
 
 
 def test_several_logins(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import tempfile
 import threading
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -14,7 +16,7 @@ from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import CancelledError, SettingError, StorageError
 from prebuilt.core.retry import Backoff, parse_retry_after, pause
 from prebuilt.core.settings import Settings
-from prebuilt.core.storage import atomic_file, cache_dir, read_if_there, write_atomically
+from prebuilt.core.storage import atomic_file, cache_dir, read_if_there, scratch_folder, write_atomically
 
 
 def settings(profile: dict[str, object] | None = None, **environ: str) -> Settings:
@@ -109,6 +111,31 @@ def test_storage_failures_say_what_to_do(tmp_path: Path) -> None:
         full.open("wb", buffering=0) as file,
     ):
         file.write(b"x")
+
+
+def test_scratch_folders_are_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scratch folder is among the temporary files, and nothing of it stays."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch_folder("x-") as folder:
+        (folder / "file").write_bytes(b"x")
+        assert folder.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_temporary_folders_name_their_own_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache's setting would not help where temporary files have no room: TMPDIR does."""
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match=r"make a temporary folder at .*/file: .*; set TMPDIR to") as caught:
+        scratch_folder("x-").__enter__()
+    assert "CACHE_DIR" not in str(caught.value)
+
+    def none_is_writable() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none_is_writable)
+    with pytest.raises(StorageError, match=r"No usable temporary directory found; free some space, or set TMPDIR"):
+        scratch_folder("x-").__enter__()
 
 
 def test_waits_grow_with_jitter_up_to_a_limit() -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from prebuilt.core.build_service import Cancellation
 from prebuilt.core.credentials import Credentials
-from prebuilt.core.tree import BytesContent
+from prebuilt.core.errors import StorageError
+from prebuilt.core.tree import BytesContent, PathContent
 from prebuilt.docker.buildkit import BuildKitCommand, BuildKitError, NoBuildKit, find_command, major
 from prebuilt.docker.endpoint import Endpoint, TlsFiles
 from prebuilt.docker.image_build import DeadlineError, ImageBuild, Limits
@@ -169,6 +170,19 @@ def test_failure_is_what_the_command_says(command: NewCommand) -> None:
     assert caught.value.output == ("#1 building", "ERROR: failed to solve: no space left on device")
     with pytest.raises(BuildKitError, match=r"^docker build ended with status 7$"):
         found(command(end="raise SystemExit(7)")).build(image_build([]))
+
+
+def test_full_disk_here_is_said(command: NewCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no temporary folder can be made, the error names the place, and not the engine."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(StorageError, match="at /nowhere"):
+        found(command()).build(image_build([]))
+
+
+def test_context_that_cannot_be_read_is_said(command: NewCommand, tmp_path: Path) -> None:
+    """A package of the context that is gone is an error of this machine, and not of the engine."""
+    with pytest.raises(StorageError, match=r"read a\.whl for a build context"):
+        found(command()).build(image_build([], context={"packages/a.whl": PathContent(tmp_path / "a.whl")}))
 
 
 def test_time_is_up(command: NewCommand) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from prebuilt.core.context_archive import context_archive
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import BuildError
 from prebuilt.core.private_docker_config import private_docker_config
-from prebuilt.core.storage import storage_errors
+from prebuilt.core.storage import scratch_folder
 from prebuilt.core.tool_process import run_tool
 from prebuilt.core.tree import Content
 from prebuilt.oci.docker_config import Login
@@ -54,7 +52,7 @@ class BuildxRun:
             StorageError: There is no space for temporary files.
         """
         output = BuildKitOutput(show)
-        with _scratch() as scratch:
+        with scratch_folder("prebuilt-buildx-") as scratch:
             metadata = scratch / "metadata.json"
             environ = self._environ(scratch)
             status = run_tool(
@@ -90,11 +88,3 @@ class BuildxRun:
             remedy=remedy or "see what it said",
             output=lines,
         )
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    with storage_errors("make a folder for a build", Path(tempfile.gettempdir())):
-        folder = tempfile.TemporaryDirectory(prefix="prebuilt-buildx-")
-    with folder as name:
-        yield Path(name)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from prebuilt.core.errors import InvalidValueError, StorageError
+from prebuilt.core.storage import storage_errors
 from prebuilt.core.tree import BytesContent, Content, check_tree_path
 
 DOCKERFILE = "Dockerfile"
@@ -22,7 +24,7 @@ def context_archive(dockerfile: str, context: Mapping[str, Content]) -> Iterator
 
     Raises:
         InvalidValueError: A name leaves the context.
-        StorageError: A file changed while it was read.
+        StorageError: A file cannot be read, or changed meanwhile.
     """
     files = {**context, DOCKERFILE: BytesContent(dockerfile.encode())}
     folders = {parent for name in files for parent in _parents(check_tree_path(name))}
@@ -57,15 +59,16 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _file(name: str, content: Content) -> Iterator[bytes]:
-    size_bytes = content.size
-    yield _header(name, tarfile.REGTYPE, mode=0o644, size_bytes=size_bytes)
-    left = size_bytes
-    with content.open() as stream:
-        while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
-            left -= len(chunk)
-            yield chunk
+    tried = f"read {posixpath.basename(name)} for a build context"
+    with storage_errors(tried, Path(name)):
+        size_bytes = left = content.size
+        yield _header(name, tarfile.REGTYPE, mode=0o644, size_bytes=size_bytes)
+        with content.open() as stream:
+            while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
+                left -= len(chunk)
+                yield chunk
     if left:
-        raise StorageError(f"read {name} for a build context", reason=f"it is {left} bytes shorter than it was")
+        raise StorageError(tried, at=name, reason=f"it is {left} bytes shorter than it was")
     yield bytes(-size_bytes % _BLOCK_BYTES)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prebuilt.core.errors import SettingError
+from prebuilt.core.storage import storage_errors
 
 _FILE = "config.json"
 _VARIABLE = "DOCKER_AUTH_CONFIG"
@@ -37,17 +38,19 @@ def private_docker_config(
 
     Raises:
         SettingError: The user's configuration cannot be read.
+        StorageError: The disk is full, or the user's folder cannot be listed.
     """
     own = docker_config_folder(environ).absolute()
     config = _with_logins(_read(own / _FILE), logins)
-    folder.mkdir(mode=0o700)
-    if own.is_dir():
-        for path in own.iterdir():
-            if path.name != _FILE:
-                (folder / path.name).symlink_to(path)
-    handle = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(config, file)
+    with storage_errors("write a Docker configuration for one build", folder, is_temporary=True):
+        folder.mkdir(mode=0o700)
+        if own.is_dir():
+            for path in own.iterdir():
+                if path.name != _FILE:
+                    (folder / path.name).symlink_to(path)
+        handle = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(config, file)
     variables = {}
     if environ.get(_VARIABLE):  # its logins are stronger than the file's
         variables[_VARIABLE] = json.dumps(_without_logins(_parsed(environ[_VARIABLE], _VARIABLE), logins))

@@ -14,14 +14,15 @@ from prebuilt.core.errors import StorageError
 from prebuilt.core.settings import Settings
 
 _ELSEWHERE = "set METAFLOW_PREBUILT_CACHE_DIR (for images METAFLOW_PREBUILT_LAYOUT, if that is set)"
+_TEMPORARY_ELSEWHERE = "set TMPDIR"
 _REMEDIES = {
-    errno.ENOSPC: f"free some space, or {_ELSEWHERE} to a larger disk",
-    errno.EDQUOT: f"free some of your quota, or {_ELSEWHERE} to another disk",
-    errno.EACCES: f"make it writable, or {_ELSEWHERE} to a folder that is",
-    errno.EPERM: f"make it writable, or {_ELSEWHERE} to a folder that is",
-    errno.EROFS: f"{_ELSEWHERE} to a folder that is writable",
-    errno.ENOTDIR: f"{_ELSEWHERE} to a folder",
-    errno.EEXIST: f"{_ELSEWHERE} to a folder",
+    errno.ENOSPC: "free some space, or {elsewhere} to a larger disk",
+    errno.EDQUOT: "free some of your quota, or {elsewhere} to another disk",
+    errno.EACCES: "make it writable, or {elsewhere} to a folder that is",
+    errno.EPERM: "make it writable, or {elsewhere} to a folder that is",
+    errno.EROFS: "{elsewhere} to a folder that is writable",
+    errno.ENOTDIR: "{elsewhere} to a folder",
+    errno.EEXIST: "{elsewhere} to a folder",
 }
 
 
@@ -39,13 +40,44 @@ def cache_dir(settings: Settings) -> Path:
 
 
 @contextlib.contextmanager
-def storage_errors(tried: str, path: Path) -> Iterator[None]:
-    """Turn an :class:`OSError` in the body into a :class:`StorageError` that says what to do."""
+def storage_errors(tried: str, path: Path, *, is_temporary: bool = False) -> Iterator[None]:
+    """Turn an :class:`OSError` in the body into a :class:`StorageError` that says what to do.
+
+    Args:
+        tried: What is done, as an infinitive.
+        path: Where.
+        is_temporary: Whether that is among the temporary files, whose place has a setting of its own.
+    """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(tried, at=str(path), reason=reason, remedy=_REMEDIES.get(error.errno or 0, "")) from error
+        elsewhere = _TEMPORARY_ELSEWHERE if is_temporary else _ELSEWHERE
+        remedy = _REMEDIES.get(error.errno or 0, "").format(elsewhere=elsewhere)
+        raise StorageError(tried, at=str(path), reason=reason, remedy=remedy) from error
+
+
+@contextlib.contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """Give a new folder among the temporary files, for this user only; it is gone afterwards.
+
+    Raises:
+        StorageError: The disk is full, or no folder for temporary files is writable.
+    """
+    import tempfile  # as below
+
+    try:
+        place = Path(tempfile.gettempdir())  # the first of several that a file can be written to
+    except OSError as error:
+        raise StorageError(
+            "find a folder for temporary files",
+            reason=error.strerror or str(error),
+            remedy=f"free some space, or {_TEMPORARY_ELSEWHERE} to a folder that is writable",
+        ) from error
+    with storage_errors("make a temporary folder", place, is_temporary=True):
+        folder = tempfile.TemporaryDirectory(prefix=prefix)
+    with folder as name:
+        yield Path(name)
 
 
 @contextlib.contextmanager

@@ -78,6 +78,7 @@ class LocalDockerBuildService(DockerBuildService):
             EngineError: No engine answers, or it refuses this user.
             FetchError: A package that has to travel in the context could not be downloaded.
             RegistryError: The image could not be pushed.
+            StorageError: The disk here is full, or a file of the context cannot be read.
         """
         request.check_registries("Docker")
         reference = parse_reference(request.reference)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from prebuilt.core.buildkit_output import BuildKitOutput
 from prebuilt.core.private_docker_config import private_docker_config
+from prebuilt.core.storage import scratch_folder
 from prebuilt.core.tool_process import ask_tool, run_tool
 from prebuilt.docker.endpoint import Endpoint
 from prebuilt.docker.image_build import DeadlineError, ImageBuild
@@ -55,17 +55,18 @@ class BuildKitCommand:
             BuildKitError: It failed.
             CancelledError: It was cancelled.
             DeadlineError: It took too long.
+            StorageError: There is no space for temporary files, or a file of the context cannot be read.
         """
         output = BuildKitOutput(build.output)
-        with tempfile.TemporaryDirectory(prefix="prebuilt-docker-") as scratch:
+        with scratch_folder("prebuilt-docker-") as scratch:
             status = run_tool(
                 [*self.words, *_options(build)],
                 output=output,
                 stdin=build.archive(),
-                environ={**self._environ(build, Path(scratch)), **build.arguments},
+                environ={**self._environ(build, scratch), **build.arguments},
                 cancellation=build.limits.cancellation,
                 timeout_s=build.limits.left_s,
-                remove=[Path(scratch)],
+                remove=[scratch],
             )
         if status is None:
             raise DeadlineError

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from prebuilt.core.context_archive import context_archive
-from prebuilt.core.storage import storage_errors
+from prebuilt.core.storage import scratch_folder, storage_errors
 from prebuilt.core.tree import Content
 
 CONTEXT_FILE = "context.tar.gz"
@@ -49,12 +48,10 @@ def packed_context(
     Raises:
         StorageError: There is no space for it, or a file changed meanwhile.
     """
-    with storage_errors("pack a build context", Path(tempfile.gettempdir())):
-        folder = tempfile.TemporaryDirectory(prefix="prebuilt-kaniko-")
-    with folder as name:
-        path = Path(name) / CONTEXT_FILE
+    with scratch_folder("prebuilt-kaniko-") as folder:
+        path = folder / CONTEXT_FILE
         with (
-            storage_errors("pack a build context", path),
+            storage_errors("pack a build context", path, is_temporary=True),
             path.open("wb") as file,
             # No name and no time in its header: neither is part of what is built.
             gzip.GzipFile("", "wb", compresslevel=_LEVEL, fileobj=file, mtime=0) as packed,

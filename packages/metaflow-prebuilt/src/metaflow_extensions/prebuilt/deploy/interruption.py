@@ -18,7 +18,9 @@ def at_once_the_second_time() -> Iterator[None]:
     checked when read, so that ending the process does no harm; waiting for its threads would, in the user's eyes. A process that is
     deaf to Ctrl-C, as those are that a script starts in the background, stays so.
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()  # others may not set handlers, and get no Ctrl-C
+    in_main_thread = (
+        threading.current_thread() is threading.main_thread()
+    )  # others may not set handlers, and get no Ctrl-C
     if not in_main_thread or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return

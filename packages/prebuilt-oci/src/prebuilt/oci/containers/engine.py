@@ -111,7 +111,9 @@ class _Forwarding:
     def during(self) -> Iterator[None]:
         """Handle signals in the body, but for those that this process ignores: under nohup a hang-up ends nothing."""
         in_main_thread = threading.current_thread() is threading.main_thread()
-        heard = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN] if in_main_thread else []
+        heard = (
+            [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN] if in_main_thread else []
+        )
         before = {number: signal.signal(number, self._handle) for number in heard}
         try:
             yield
