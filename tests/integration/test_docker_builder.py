@@ -86,9 +86,10 @@ def program() -> bytes:
 
 @dataclass(frozen=True)
 class SmallMaterials:
-    """Gathers the program and marks that change what it does."""
+    """Gathers the program and marks that change what it does; `image` is what it runs in, if that is not the base."""
 
     marks: Mapping[str, str]
+    image: str | None = None
 
     @contextlib.contextmanager
     def gather(
@@ -96,7 +97,7 @@ class SmallMaterials:
     ) -> Iterator[BuildMaterials]:
         """Give them."""
         files = {PROGRAM: program(), **{name: text.encode() for name, text in self.marks.items()}}
-        yield BuildMaterials(files={name: BytesContent(data) for name, data in files.items()})
+        yield BuildMaterials(files={name: BytesContent(data) for name, data in files.items()}, image=self.image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,6 +363,20 @@ def test_base_that_is_not_there(bench: Bench) -> None:
     )
     assert "the base image is not there" in said[-1]
     assert "METAFLOW_PREBUILT_BASE_IMAGE" in said[-1]
+
+
+@pytest.mark.parametrize("place", ["there", "nowhere"])
+def test_image_of_the_build_stage_that_cannot_be_pulled(bench: Bench, place: str) -> None:
+    """One that is absent, or out of reach, is told from the base, and its own setting is named."""
+    host = bench.registry if place == "there" else "127.0.0.1:1"
+    materials = SmallMaterials({}, image=f"{host}/no/tools:3")
+    with pytest.raises(BuildError) as caught:
+        bench.service().build(bench.request(materials=materials), RecordingProgress())
+    reason = "is not there" if place == "there" else "does not reach the registry of"
+    assert reason in caught.value.reason
+    assert f"the build stage's image {host}/no/tools:3" in caught.value.reason
+    assert "METAFLOW_PREBUILT_BUILD_IMAGE" in caught.value.remedy
+    assert "METAFLOW_PREBUILT_BASE_IMAGE" not in caught.value.remedy
 
 
 def test_published_call(bench: Bench) -> None:

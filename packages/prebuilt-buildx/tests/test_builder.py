@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from prebuilt.buildx import BuildxBuildService
+from prebuilt.buildx.failure import find_cause
 from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
@@ -289,6 +290,27 @@ def test_known_causes_have_a_remedy(docker: Any, make_request: NewRequest, said:
         _service().build(make_request(), RecordingProgress())
     assert said in caught.value.reason
     assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "429 Too Many Requests - toomanyrequests",
+        "pull access denied, repository does not exist or may require authorization: insufficient_scope",
+        "python:3.12-slim: not found",
+        "failed to do request: dial tcp: lookup registry-1.docker.io: no such host",
+        "net/http: request canceled (Client.Timeout exceeded while awaiting headers)",
+    ],
+)
+@pytest.mark.parametrize(
+    ("image", "setting"), [("docker.io/library/python:3.12-slim", "BUILD_IMAGE"), ("r.example/base:1", "BASE_IMAGE")]
+)
+def test_the_setting_is_that_of_the_image(said: str, image: str, setting: str) -> None:
+    """Of base image and build stage's image, the one that could not be pulled is the one to change."""
+    lines = [f"ERROR: failed to solve: failed to resolve source metadata for {image}: {said}"]
+    _, remedy = find_cause(lines, host="registry.example", builder="r0", stage_image="python:3.12-slim")
+    assert f"METAFLOW_PREBUILT_{setting}" in remedy
+    assert "registry.example" not in remedy
 
 
 def test_what_steps_say_is_theirs(docker: Any, make_request: NewRequest) -> None:

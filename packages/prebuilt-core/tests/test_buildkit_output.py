@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prebuilt.core.buildkit_output import BuildKitOutput
+from prebuilt.core.buildkit_output import BuildKitOutput, pulled_host, pulled_image
 
 DIGEST = "sha256:" + "a" * 64
 LAYER = "layers/" + "b" * 40 + ".json"
@@ -54,3 +54,20 @@ def test_a_step_that_was_stopped_has_not_failed() -> None:
     _, output = said("#6 one", "#6 ERROR: context canceled", "#7 two", "#7 ERROR: exit code: 3", "ERROR: exit code: 3")
     assert output.lines == ("#7 two", "#7 ERROR: exit code: 3", "ERROR: exit code: 3")
     assert said("#6 one", "ERROR: no such builder")[1].lines == ("#6 one", "ERROR: no such builder")
+
+
+def test_the_image_that_could_not_be_pulled() -> None:
+    """It is named by the error, or by the step that failed; a step that runs something pulls nothing."""
+    reason = "failed to resolve source metadata for docker.io/library/python:3.12-slim: 429 Too Many Requests"
+    assert pulled_image(reason) == "docker.io/library/python:3.12-slim"
+    assert pulled_host(reason) == "docker.io"
+    steps = [
+        "#2 [internal] load metadata for docker.io/library/python:3.12-slim",
+        "#2 DONE 0.4s",
+        f"#5 [tools 1/3] FROM r.example/base@{DIGEST}",
+        "#5 ERROR: failed to copy: httpReadSeeker: failed open: 429 Too Many Requests",
+        "ERROR: failed to solve: 429 Too Many Requests",
+    ]
+    assert pulled_image("failed to solve: 429 Too Many Requests", steps) == f"r.example/base@{DIGEST}"
+    assert pulled_image("exit code: 3", [*steps[:2], "#6 [layer-01 1/1] RUN x", "#6 ERROR: exit code: 3"]) is None
+    assert pulled_image("it stopped", steps[:3]) is None

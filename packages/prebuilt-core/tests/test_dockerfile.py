@@ -230,8 +230,16 @@ def test_another_python_than_the_base_has_compiles_in_its_own_image(cases: dict[
     """Bytecode is made by the environment's X.Y: the base's 3.11 does not serve an environment with 3.12."""
     case = cases["mixed"]
     spec = replace(case.spec, lock=replace(case.spec.lock, python_version="3.12.1"))
-    text = dockerfile_build(spec, plan_layers(spec), case.materials, "plain").dockerfile
-    assert "FROM python:3.12-slim AS environment" in text
+    build = dockerfile_build(spec, plan_layers(spec), case.materials, "plain")
+    assert "FROM python:3.12-slim AS environment" in build.dockerfile
+    assert build.stage_image == "python:3.12-slim"
+
+
+@EACH
+def test_only_an_image_beside_the_base_is_named(name: str, form: DockerfileForm, cases: dict[str, Case]) -> None:
+    """Messages tell the build stage's image from the base where they are two."""
+    of_its_own = {"conda-python": "python:3.11-slim", "build-image": "tools.example/python:3.11"}
+    assert cases[name].build(form).stage_image == of_its_own.get(name)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -99,6 +99,22 @@ def test_failure_ends_the_log(failure: Event) -> None:
 
 
 @pytest.mark.parametrize(
+    ("steps", "pulled"),
+    [
+        (["Step 1/5 : FROM python:3.12-slim AS environment\n"], "python:3.12-slim"),
+        (["[1/2] STEP 1/4: FROM --platform=linux/amd64 r.example/base@sha256:1 AS a\n"], "r.example/base@sha256:1"),
+        (["Step 1/5 : FROM python:3.12-slim AS environment\n", "Step 2/5 : COPY . /prebuilt\n"], None),
+    ],
+)
+def test_the_image_that_could_not_be_pulled(steps: list[str], pulled: str | None) -> None:
+    """A failure under ``FROM`` is that image's; one in another step is not."""
+    events: list[Event] = [*({"stream": step} for step in steps), {"error": "no"}]
+    with pytest.raises(ClassicBuildError) as caught:
+        list(ClassicLog().lines(iter(events)))
+    assert caught.value.pulled == pulled
+
+
+@pytest.mark.parametrize(
     ("dockerfile", "pinned"),
     [
         ("FROM python:3.11 AS a\nRUN x\nFROM base@sha256:1\nCOPY --from=a /x /\n", True),

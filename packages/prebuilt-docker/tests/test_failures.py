@@ -15,6 +15,7 @@ from prebuilt.core.errors import (
     UnauthorizedError,
 )
 from prebuilt.docker.failures import answer_of, build_failure, cut_off, is_passing, push_failure
+from prebuilt.oci.pulled_image import PulledImage
 
 AT = "registry.example:5000/team/image:tag"
 
@@ -29,7 +30,7 @@ AT = "registry.example:5000/team/image:tag"
         ),
         (
             "toomanyrequests: You have reached your unauthenticated pull rate limit.",
-            "the base image's registry limits pulls",
+            "the registry of the base image limits pulls",
             "docker login",
         ),
         (
@@ -101,6 +102,37 @@ def test_what_steps_say_is_theirs(said: str, reason: str) -> None:
     assert reason in error.reason
     assert "registry" not in error.reason
     assert said in str(error)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "remedy"),
+    [
+        ("toomanyrequests: You have reached your pull rate limit", "limits pulls", "docker login docker.io), or set"),
+        ("pull access denied for python, repository does not exist", "did not let the engine pull it", "check"),
+        ("manifest for python:3.12-slim not found: manifest unknown", "python:3.12-slim is not there", "check"),
+        (
+            'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host',
+            "does not reach the registry of the build stage's image python:3.12-slim",
+            "or set",
+        ),
+        (
+            "failed to do request: dial tcp: lookup registry-1.docker.io: Temporary failure in name resolution",
+            "does not reach the registry",
+            "or set",
+        ),
+        ("dial tcp 1.2.3.4:443: connect: network is unreachable", "does not reach the registry", "or set"),
+        ("net/http: request canceled (Client.Timeout exceeded while awaiting headers)", "does not reach", "or set"),
+    ],
+)
+def test_the_image_of_the_build_stage(message: str, reason: str, remedy: str) -> None:
+    """Where it is not the base, its own setting is named: another base would not help. No pull is taken for a step."""
+    pulled = PulledImage.find("docker.io/library/python:3.12-slim", "python:3.12-slim")
+    error = build_failure(AT, message, ["#2 something"], pulled)
+    assert reason in error.reason
+    assert f"{remedy} METAFLOW_PREBUILT_BUILD_IMAGE" in error.remedy
+    assert "BASE_IMAGE" not in str(error)
+    of_the_base = build_failure(AT, message, [], PulledImage.find("r.example/base:1", "python:3.12-slim"))
+    assert "METAFLOW_PREBUILT_BASE_IMAGE" in of_the_base.remedy
 
 
 def test_unknown_failure() -> None:

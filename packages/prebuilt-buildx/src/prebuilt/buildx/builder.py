@@ -52,7 +52,7 @@ class BuildxBuildService(DockerBuildService):
             progress.state(f"building with buildx's builder {run.instance}")
             return replace(
                 run,
-                build=replace(run.build.of(request.spec), layouts=layouts),
+                build=replace(run.build.of(request.spec), layouts=layouts, stage_image=rendered.stage_image),
                 logins=self._logins(run, rendered.dockerfile, request.credentials),
                 cancellation=request.cancellation,
             ).run(dockerfile, rendered.context, progress.output)

@@ -31,6 +31,7 @@ class BuildxBuild:
         annotations: Of the manifest.
         cache_key: What the cached layers of earlier versions of this image are found by.
         layouts: Images on this machine's disk by what they are called in the Dockerfile: ``/folder@sha256:…``.
+        stage_image: What the build stage runs in, where that is not the base image; for messages.
     """
 
     reference: str
@@ -41,6 +42,7 @@ class BuildxBuild:
     annotations: Mapping[str, str] = field(default_factory=dict)
     cache_key: str = ""
     layouts: Mapping[str, str] = field(default_factory=dict)
+    stage_image: str | None = None
 
     @classmethod
     def to(cls, reference: str) -> BuildxBuild:

@@ -5,9 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prebuilt.buildx.config import BUILDER_SETTING
-from prebuilt.core.buildkit_output import pulled_host
+from prebuilt.core.buildkit_output import pulled_image
 from prebuilt.core.known_causes import find_remedy, known_cause
 from prebuilt.oci.amazon import engine_remedy
+from prebuilt.oci.pulled_image import PulledImage
+
+_PULL_CAUSES = (
+    known_cause(
+        r"toomanyrequests|429 Too Many Requests",
+        "wait, log in with `docker login {host}` (a registry's limits are higher then), or set {setting} to a copy in "
+        "another registry",
+    ),
+    known_cause(
+        r"no match for platform in manifest",
+        "use a base image whose index lists the builder's own platform, on which the build stage runs, or set "
+        "METAFLOW_PREBUILT_BUILD_IMAGE to an image for that with the same Python",
+    ),
+    known_cause(
+        r"\b40[13]\b|unauthorized|authentication required|no basic auth credentials|insufficient_scope|access denied",
+        "check {setting}, and log in with `docker login {host}`",
+    ),
+    known_cause(r"not found", "check {setting}, and that the builder reaches the same {host} as this machine"),
+    known_cause(
+        r"\bdial tcp\b|no such host|Client\.Timeout|TLS handshake timeout|i/o timeout|server misbehaving",
+        "see whether the builder, rather than this machine, reaches {host}, or set {setting} to a copy in a registry that it "
+        "reaches",
+    ),
+)
+"""Of an image that could not be pulled; the other causes follow."""
 
 _CAUSES = (
     known_cause(
@@ -17,7 +42,7 @@ _CAUSES = (
     ),
     known_cause(
         r"toomanyrequests|429 Too Many Requests",
-        "wait, log in with `docker login` (a registry's limits are higher then), or use a base image from another registry",
+        "wait, or log in with `docker login {host}`: a registry's limits are higher then",
     ),
     known_cause(
         r"server gave HTTP response to HTTPS client|first record does not look like a TLS handshake",
@@ -52,30 +77,26 @@ _CAUSES = (
         "see with `docker buildx inspect {builder}` whether the builder is up and not short of memory",
     ),
     known_cause(
-        r"no match for platform in manifest",
-        "use a base image whose index lists the builder's own platform, on which the build stage runs, or set "
-        "METAFLOW_PREBUILT_BUILD_IMAGE to an image for that with the same Python",
-    ),
-    known_cause(
-        r"failed to resolve source metadata for .*not found",
-        "check METAFLOW_PREBUILT_BASE_IMAGE, and that the builder reaches the same {host} as this machine",
-    ),
-    known_cause(
         r"dial tcp .*(connection refused|i/o timeout|no such host|no route to host)",
         "see whether the builder, rather than this machine, reaches that address",
     ),
 )
 
 
-def find_cause(lines: Sequence[str], *, host: str, builder: str) -> tuple[str, str]:
+def find_cause(lines: Sequence[str], *, host: str, builder: str, stage_image: str | None = None) -> tuple[str, str]:
     """Return the reason that the last lines give, and a remedy; the remedy is empty where the cause is not known.
 
     Args:
         lines: What the builder said last.
         host: The registry that was to be pushed to.
         builder: The builder's name.
+        stage_image: What the build stage runs in, where that is not the base image.
     """
     errors = [line for line in lines if line.startswith("ERROR: ")]
     reason = errors[-1].removeprefix("ERROR: ") if errors else (lines[-1] if lines else "it said nothing")
-    asked = pulled_host(reason) or host
-    return reason, engine_remedy(reason, asked) or find_remedy(_CAUSES, reason, lines, host=asked, builder=builder)
+    said = pulled_image(reason, lines)
+    pulled = PulledImage.find(said, stage_image)
+    asked = pulled.host or host
+    causes = (*_PULL_CAUSES, *_CAUSES) if said else _CAUSES
+    fields = {"host": asked, "builder": builder, "setting": pulled.setting}
+    return reason, engine_remedy(reason, asked) or find_remedy(causes, reason, lines, **fields)

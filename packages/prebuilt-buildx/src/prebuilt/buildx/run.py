@@ -77,7 +77,9 @@ class BuildxRun:
 
     def _failure(self, lines: tuple[str, ...], *, in_time: bool) -> BuildError:
         if in_time:
-            reason, remedy = find_cause(lines, host=self.build.host, builder=self.instance.name)
+            reason, remedy = find_cause(
+                lines, host=self.build.host, builder=self.instance.name, stage_image=self.build.stage_image
+            )
         else:
             reason = f"it took longer than {self.config.timeout_s} s"
             remedy = f"set {TIMEOUT_SETTING} to more seconds"

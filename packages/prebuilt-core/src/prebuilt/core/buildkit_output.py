@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prebuilt.core.build_service import KEPT_LINES
 from prebuilt.core.errors import redact
@@ -18,14 +18,30 @@ _NOISE = re.compile(
 )
 # What a step of ours sees of the context: two long names for each file.
 _MOUNT = re.compile(r"--mount=type=bind,\S+ ")
-_PULLED = re.compile(r"source metadata for ([^/\s]+)/")
+_PULLED = re.compile(r"source metadata for (\S+?):? ")
+_PULLING = re.compile(r"#(?P<step>\d+) \[[^]]+\] (?:load metadata for|FROM) (?P<image>\S+)")
 _SUMMARY_LINES = 20  # of what is said after a step has failed: where it is in the Dockerfile, and the error
 
 
-def pulled_host(reason: str) -> str | None:
-    """Return the registry of the base image that could not be pulled; None where a build failed for another reason."""
+def pulled_image(reason: str, lines: Sequence[str] = ()) -> str | None:
+    """Return the image that could not be pulled, by its full name; None where a build failed for another reason.
+
+    Args:
+        reason: Why the build failed, in BuildKit's words.
+        lines: Of :attr:`BuildKitOutput.lines`: layers of an image that was found may still be out of reach.
+    """
     found = _PULLED.search(reason)
-    return found[1] if found else None
+    if found:
+        return found[1]
+    pulling = {step["step"]: step["image"] for step in map(_PULLING.match, lines) if step}
+    failed = next((step[1] for step in map(_FAILED_STEP.match, lines) if step), "")
+    return pulling.get(failed)
+
+
+def pulled_host(reason: str) -> str | None:
+    """Return the registry of the image that could not be pulled; None where a build failed for another reason."""
+    image = pulled_image(reason)
+    return image.partition("/")[0] if image else None
 
 
 class BuildKitOutput:

@@ -78,11 +78,13 @@ class DockerfileBuild:
         dockerfile: Its text.
         context: The other files, by POSIX name, sorted.
         platform: What the image is for.
+        stage_image: What the build stage runs in, where that is not the base image; for messages.
     """
 
     dockerfile: str
     context: Mapping[str, Content]
     platform: Platform
+    stage_image: str | None = None
 
 
 def check_python(spec: ImageSpec) -> None:
@@ -131,10 +133,12 @@ def dockerfile_build(
         for package in layer.packages:
             if package.sha256 in materials.packages:
                 context[f"packages/{package.sha256}/{package.filename}"] = materials.packages[package.sha256]
+    renderer = _Renderer(spec, plan, materials, form, pin, spec.all_labels if sets_labels else {})
     return DockerfileBuild(
-        dockerfile=_Renderer(spec, plan, materials, form, pin, spec.all_labels if sets_labels else {}).text(),
+        dockerfile=renderer.text(),
         context=dict(sorted(context.items())),
         platform=spec.base.platform,
+        stage_image=renderer.stage_image,
     )
 
 
@@ -174,6 +178,11 @@ class _Renderer:
     def text(self) -> str:
         stages = self._buildkit_stages() if self._form == "buildkit" else self._plain_stage()
         return "\n".join([f"# Image {self._spec.full_id} of metaflow-prebuilt", "", *stages, *self._final_stage(), ""])
+
+    @property
+    def stage_image(self) -> str | None:
+        """What the build stage runs in, where that is not the base."""
+        return None if self._image.startswith(f"{self._spec.base.repository}@") else self._image
 
     def _build_stage(self) -> tuple[str, str]:
         """Return image and interpreter of the build stage. Its Python is the environment's, whose bytecode it compiles."""

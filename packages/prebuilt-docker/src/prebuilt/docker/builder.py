@@ -35,6 +35,7 @@ from prebuilt.docker.way import Way
 from prebuilt.oci.docker_config import Login
 from prebuilt.oci.dockerfile_images import pulled_repositories
 from prebuilt.oci.logins import find_logins
+from prebuilt.oci.pulled_image import PulledImage
 from prebuilt.oci.reference import Reference, parse_reference, split_repository
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class _Order:
     reference: Reference
     credentials: Credentials | None
     limits: Limits
+    stage_image: str | None = None
 
 
 class LocalDockerBuildService(DockerBuildService):
@@ -94,6 +96,7 @@ class LocalDockerBuildService(DockerBuildService):
                     reference=reference,
                     credentials=request.credentials,
                     limits=limits,
+                    stage_image=rendered.stage_image,
                 )
                 return self._build_and_push(client, way, order, progress)
 
@@ -181,6 +184,7 @@ class LocalDockerBuildService(DockerBuildService):
             limits=order.limits,
             output=output,
             logins=logins,
+            stage_image=order.stage_image,
         )
         push = ImagePush(
             client=client,
@@ -225,8 +229,11 @@ def _build(client: docker.APIClient, way: Way, build: ImageBuild, at: str, outpu
     except docker.errors.APIError as error:
         raise build_failure(at, answer_of(error), output.last_lines) from error
     except BuildKitError as error:
-        raise build_failure(at, str(error), error.output) from error
-    except (ClassicBuildError, docker.errors.DockerException) as error:
+        raise build_failure(at, str(error), error.output, PulledImage.find(error.pulled, build.stage_image)) from error
+    except ClassicBuildError as error:
+        pulled = PulledImage.find(error.pulled, build.stage_image)
+        raise build_failure(at, str(error), output.last_lines, pulled) from error
+    except docker.errors.DockerException as error:
         raise build_failure(at, str(error), output.last_lines) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise cut_off("build an image with Docker", at, error) from error

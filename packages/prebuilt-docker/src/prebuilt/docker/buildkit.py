@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prebuilt.core.buildkit_output import BuildKitOutput
+from prebuilt.core.buildkit_output import BuildKitOutput, pulled_image
 from prebuilt.core.private_docker_config import private_docker_config
 from prebuilt.core.storage import scratch_folder
 from prebuilt.core.tool_process import ask_tool, run_tool
@@ -26,12 +26,14 @@ class BuildKitError(Exception):
 
     Attributes:
         output: The last lines of what the command said, those of the step that failed first.
+        pulled: The image that could not be pulled, where that is why.
     """
 
     def __init__(self, text: str, output: Sequence[str]) -> None:
         """Keep both."""
         super().__init__(text)
         self.output = output
+        self.pulled = pulled_image(text, output)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

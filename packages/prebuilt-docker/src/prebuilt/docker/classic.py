@@ -15,13 +15,24 @@ from prebuilt.docker.image_build import ImageBuild
 if TYPE_CHECKING:
     import docker
 
-_STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)? ?: ?(?P<instruction>\w*)", re.IGNORECASE)
+_STEP = re.compile(
+    r"(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)? ?: ?(?P<instruction>\w*)(?: +(?:--\S+ +)*(?P<argument>\S+))?", re.IGNORECASE
+)
 _IMAGE = re.compile(r"\s*-+> (?P<id>[0-9a-f]{11,64})\s*")
 _FINAL_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(?P<image>\S+)", re.IGNORECASE | re.MULTILINE)
 
 
 class ClassicBuildError(Exception):
-    """The build failed; the text is the engine's."""
+    """The build failed; the text is the engine's.
+
+    Attributes:
+        pulled: The image that the step that failed is built on, where it is such a step.
+    """
+
+    def __init__(self, text: str, pulled: str | None = None) -> None:
+        """Keep both."""
+        super().__init__(text)
+        self.pulled = pulled
 
 
 def build_classic(client: docker.APIClient, build: ImageBuild) -> None:
@@ -85,6 +96,7 @@ class ClassicLog:
         """Begin with nothing read."""
         self.steps: list[str] = []
         self._instruction = ""
+        self._pulled: str | None = None
         self._text = ""
 
     def lines(self, events: Iterator[Event]) -> Iterator[str]:
@@ -101,7 +113,7 @@ class ClassicLog:
         if self._text:
             yield self._text
         if failure:
-            raise ClassicBuildError(failure)
+            raise ClassicBuildError(failure, self._pulled)
 
     def _whole_lines(self, text: str) -> Iterator[str]:
         *lines, self._text = (self._text + text).split("\n")
@@ -114,6 +126,7 @@ class ClassicLog:
         step, image = _STEP.match(line), _IMAGE.fullmatch(line)
         if step:
             self._instruction = step["instruction"].upper()
+            self._pulled = step["argument"] if self._instruction == "FROM" else None
         elif image and self._instruction != "FROM":
             self.steps.append(image["id"])
 

@@ -18,12 +18,12 @@ from prebuilt.core.errors import (
     UnauthorizedError,
 )
 from prebuilt.oci.amazon import engine_remedy
+from prebuilt.oci.pulled_image import PulledImage
 
 if TYPE_CHECKING:
     from docker.errors import APIError
 
 _FREE_SPACE = "see what takes it with `docker system df`, and free it with `docker system prune`"
-_LIMIT = "log in, which raises the limit (docker login), or set METAFLOW_PREBUILT_BASE_IMAGE to a copy in a registry of your own"
 _QUERY = re.compile(r"\?\S*")  # of a URL: it has the build arguments, and proxies may have passwords
 _CERTIFICATES = "give the engine the registry's certificate authority: the file ca.crt in /etc/docker/certs.d, in a folder named as the registry"
 
@@ -43,29 +43,42 @@ def _known(pattern: str, reason: str, remedy: str, *, is_of_steps: bool = False)
 
 _BUILD_FAILURES = (
     _known(r"no space left on device|disk quota exceeded", "the engine's disk is full", _FREE_SPACE, is_of_steps=True),
-    _known(r"toomanyrequests|too many requests|pull rate limit", "the base image's registry limits pulls", _LIMIT),
+    _known(
+        r"cannot connect to the docker daemon|error during connect", "the engine stopped answering", "look into its log"
+    ),
+    _known(
+        r"toomanyrequests|too many requests|pull rate limit",
+        "the registry of {image} limits pulls",
+        "log in, which raises the limit (docker login {host}), or set {setting} to a copy in a registry of your own",
+    ),
     _known(
         r"pull access denied|no basic auth credentials|authentication required|incorrect username or password"
-        r"|failed to authorize|unexpected status from .*: 40[13]|unauthorized",
-        "the base image's registry did not let the engine pull it",
-        "log in to that registry (docker login HOST), and check the name of the base image",
+        r"|failed to authorize.*\b40[13]\b|unexpected status from .*: 40[13]|unauthorized|insufficient_scope",
+        "the registry of {image} did not let the engine pull it",
+        "log in to that registry (docker login {host}), and check {setting}",
     ),
     _known(
         r"no match for platform in manifest|no matching manifest for",
-        "the base image does not exist for the engine's own platform, on which the build stage runs",
+        "{image} does not exist for the engine's own platform, on which the build stage runs",
         "use a base image whose index lists that too, or set METAFLOW_PREBUILT_BUILD_IMAGE to an image for it with the same Python",
     ),
     _known(
         r"manifest unknown|manifest for .* not found|failed to resolve source metadata.*not found",
-        "the base image is not there",
-        "check METAFLOW_PREBUILT_BASE_IMAGE and that the engine reaches that registry",
+        "{image} is not there",
+        "check {setting} and that the engine reaches that registry",
     ),
     _known(
         r"server gave HTTP response to HTTPS client",
-        "the base image's registry speaks plain HTTP, and the engine wants TLS",
+        "the registry of {image} speaks plain HTTP, and the engine wants TLS",
         "list it under insecure-registries in the engine's daemon.json",
     ),
     _known(r"certificate signed by unknown authority", "the engine does not trust a certificate", _CERTIFICATES),
+    _known(
+        # The words of Go, in which engines pull; steps are Python, and what they cannot reach is below.
+        r"\bdial tcp\b|no such host|Client\.Timeout|TLS handshake timeout|i/o timeout|server misbehaving",
+        "the engine does not reach the registry of {image}",
+        "check the engine's own network, DNS and proxy, or set {setting} to a copy in a registry that it reaches",
+    ),
     _known(
         r"temporary failure in name resolution|name or service not known|could not resolve host|network is unreachable",
         "a step of the build has no network, or cannot resolve names",
@@ -79,24 +92,35 @@ _BUILD_FAILURES = (
         "use a base image that exists for the engine's own platform too, or the builder native",
         is_of_steps=True,
     ),
-    _known(
-        r"cannot connect to the docker daemon|error during connect", "the engine stopped answering", "look into its log"
-    ),
 )
+_OF_THE_BASE = PulledImage.find(None, None)
 
 
-def build_failure(at: str, reason: str, output: Sequence[str] = ()) -> BuildError:
-    """Return the error for a build of the image `at` that ended with `reason`, which may be all that is known."""
-    said = "\n".join((reason, *output))
-    known = next(
-        (known for known in _BUILD_FAILURES if known.pattern.search(said if known.is_of_steps else reason)), None
-    )
+def build_failure(at: str, reason: str, output: Sequence[str] = (), pulled: PulledImage = _OF_THE_BASE) -> BuildError:
+    """Return the error for a build of the image `at` that ended with `reason`, which may be all that is known.
+
+    Args:
+        at: What was built.
+        reason: In the engine's words.
+        output: The last lines.
+        pulled: What could not be pulled, if that is why.
+    """
+    known = _known_failure(reason, output)
+    words = {"image": pulled.noun, "setting": pulled.setting, "host": pulled.host or "HOST"}
+    remedy = known.remedy.format(**words) if known else "see what it said" if output else ""
     return BuildError(
         "build an image with Docker",
         at=at,
-        reason=f"{known.reason} ({reason})" if known else reason,
-        remedy=engine_remedy(reason) or (known.remedy if known else "see what it said" if output else ""),
+        reason=f"{known.reason.format(**words)} ({reason})" if known else reason,
+        remedy=engine_remedy(reason, pulled.host) or remedy,
         output=output,
+    )
+
+
+def _known_failure(reason: str, output: Sequence[str]) -> _Known | None:
+    said = "\n".join((reason, *output))
+    return next(
+        (known for known in _BUILD_FAILURES if known.pattern.search(said if known.is_of_steps else reason)), None
     )
 
 

@@ -66,6 +66,7 @@ class ImageBuild:
         limits: What ends it early.
         output: Is given each line that the builder says.
         logins: By registry, beside those of Docker's file.
+        stage_image: What its build stage runs in, where that is not the base; for messages.
         name: Under which it is in the engine until it is pushed: its own, so that builds of one image do not disturb each other.
     """
 
@@ -77,6 +78,7 @@ class ImageBuild:
     limits: Limits
     output: Callable[[str], None]
     logins: Mapping[str, Login] = field(default_factory=dict)
+    stage_image: str | None = None
     name: str = field(default_factory=lambda: f"metaflow-prebuilt-build:{secrets.token_hex(8)}")
 
     def archive(self) -> Iterator[bytes]:
