@@ -17,7 +17,15 @@ from prebuilt.core.bake import Baker, StepImage, pinned
 from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.documents import FolderDocuments
-from prebuilt.core.errors import BakeError, BaseImageError, BuildError, CancelledError, RegistryError, ResolveError
+from prebuilt.core.errors import (
+    BakeError,
+    BaseImageError,
+    BuildError,
+    CancelledError,
+    PrebuiltError,
+    RegistryError,
+    ResolveError,
+)
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.lock import Lock, Wheel
 from prebuilt.core.platforms import Platform
@@ -449,14 +457,76 @@ def test_the_published_identity_of_bases_is_not_asked(bakery: Bakery, step: Call
     assert slow.images
 
 
-def test_a_programming_error_is_not_dressed_up(bakery: Bakery, step: Callable[..., StepImage]) -> None:
-    """What is not one of our errors comes out as it is."""
+def test_a_programming_error_is_not_dressed_up(
+    bakery: Bakery, step: Callable[..., StepImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not one of our errors comes out of our classes as it is."""
 
     def act(_: BuildRequest) -> None:
         raise ZeroDivisionError
 
     bakery.maker.act = act
+    monkeypatch.setattr(Maker, "__module__", "prebuilt.maker.builder")
     with pytest.raises(ZeroDivisionError):
+        bakery.baker.bake([step("a", "x")])
+
+
+@pytest.mark.parametrize(
+    "method", ["image_tag", "push_tag", "image_exists", "push_credentials", "credentials", "pull_config"]
+)
+@pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), SystemExit("gone")])
+def test_an_exception_of_an_outside_registry_names_it(
+    method: str,
+    error: BaseException,
+    bakery: Bakery,
+    step: Callable[..., StepImage],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Class, method and setting are in an error of ours; the exception is its cause."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    fail.__name__ = method
+    monkeypatch.setattr(Shelf, method, fail)
+    said = f"call {method}() of the registry Shelf at {Shelf.__module__}: {type(error).__name__}: {error}; mend it, or"
+    with pytest.raises(BakeError) as caught:
+        bakery.baker.bake([step("a", "x")])
+    assert f"{said} choose another with METAFLOW_PREBUILT_IMAGE_REGISTRY" in str(caught.value)
+    [failure] = caught.value.failures.values()
+    assert failure.__cause__ is error
+
+
+@pytest.mark.parametrize("method", ["image_identity_suffix", "build"])
+def test_an_exception_of_an_outside_builder_names_it(
+    method: str, bakery: Bakery, step: Callable[..., StepImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of its methods raised."""
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    fail.__name__ = method
+    monkeypatch.setattr(Maker, method, fail)
+    with pytest.raises(
+        PrebuiltError, match=rf"call {method}\(\) of the builder Maker.*METAFLOW_PREBUILT_BUILD_SERVICE"
+    ):
+        bakery.baker.bake([step("a", "x")])
+
+
+def test_an_error_for_users_passes(
+    bakery: Bakery, step: Callable[..., StepImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an outside class raises for Metaflow to print is printed as it is."""
+
+    class MetaflowException(Exception):  # noqa: N818 - its name
+        pass
+
+    def fail(*_: Any) -> None:
+        raise MetaflowException("log in first")
+
+    monkeypatch.setattr(Shelf, "image_tag", fail)
+    with pytest.raises(MetaflowException, match=r"^log in first$"):
         bakery.baker.bake([step("a", "x")])
 
 

@@ -18,6 +18,7 @@ from prebuilt.core.lock import Lock
 from prebuilt.core.locks import Locks, Resolver
 from prebuilt.core.plan import plan_layers
 from prebuilt.core.platforms import Platform
+from prebuilt.core.plugin_calls import called
 from prebuilt.core.progress import ImageProgress, Progress
 from prebuilt.core.requirements import Requirements
 from prebuilt.core.spec import BaseImage, Compression, ImageSpec
@@ -124,10 +125,10 @@ class Baker:
         return ImageSpec(
             lock=lock,
             base=base,
-            bytecode=self.has_bytecode(lock.python_xy),
+            bytecode=called(self.has_bytecode, lock.python_xy),
             compression=self.compression,
             labels=self.labels,
-            variant=self.builder.image_identity_suffix(),
+            variant=called(self.builder.image_identity_suffix),
         )
 
     def _image(self, spec: ImageSpec, title: str, cancellation: Cancellation) -> BakedImage:
@@ -139,28 +140,28 @@ class Baker:
             raise
 
     def _ensure(self, spec: ImageSpec, progress: ImageProgress, cancellation: Cancellation) -> BakedImage:
-        registry, tag = self.registry, self.registry.push_tag(spec.env_id)
+        registry, tag = self.registry, called(self.registry.push_tag, spec.env_id)
         resolved_on = f"{spec.lock.resolved_at:%Y-%m-%d}"
         if self.reuse:
-            there = registry.resolve(tag)
-            if there is not None or (_asks_otherwise(registry) and registry.image_exists(tag)):
+            there = called(registry.resolve, tag)
+            if there is not None or (_asks_otherwise(registry) and called(registry.image_exists, tag)):
                 baked = self._baked(spec, there, reused=True)
                 progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image is there")
                 return baked
         progress.state("building")
-        published = registry.push_credentials()
+        published = called(registry.push_credentials)
         request = BuildRequest(
             spec=spec,
             plan=plan_layers(spec),
             reference=tag,
             credentials=_credentials(registry, tag, published),
             push_credentials=published,
-            documents=registry.documents(),
+            documents=called(registry.documents),
             materials=self.materials,
             cancellation=cancellation,
         )
         try:
-            built = self.builder.build(request, progress)
+            built = called(self.builder.build, request, progress)
         except CancelledError:
             raise
         except PrebuiltError as error:
@@ -173,7 +174,7 @@ class Baker:
             baked = self._baked(spec, meanwhile, reused=True)
             progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image is there")
             return baked
-        served = registry.resolve(tag)
+        served = called(registry.resolve, tag)
         if built is not None and served is not None and not self._is_what_was_built(spec, tag, built, served):
             raise BuildError(
                 f"check the image of {spec.full_id}",
@@ -182,7 +183,7 @@ class Baker:
                 remedy="deploy again; if it happens again, something else writes to this repository",
             )
         if served is None:
-            registry.check_pull(tag)  # what the registry was pushed to and does not have, nobody can pull
+            called(registry.check_pull, tag)  # what the registry was pushed to and does not have, nobody can pull
         baked = self._baked(spec, served or built, reused=False)
         progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image pushed")
         return baked
@@ -195,7 +196,7 @@ class Baker:
         if not self.reuse:
             return None
         try:
-            there = self.registry.resolve(tag)
+            there = called(self.registry.resolve, tag)
             return there if there is not None and self._is_of(spec, tag, there) else None
         except PrebuiltError:  # why the build failed says more
             return None
@@ -207,21 +208,23 @@ class Baker:
     def _is_of(self, spec: ImageSpec, tag: str, served: Descriptor) -> bool:
         """Return whether what is served says that it was built from `spec`: another deploy may have pushed it by another builder."""
         try:
-            labels = self.registry.labels(pinned(tag, served.digest), spec.base.platform)
+            labels = called(self.registry.labels, pinned(tag, served.digest), spec.base.platform)
         except (BaseImageError, InvalidValueError):  # it is for another platform, or no image at all
             return False
         return spec.identity_labels.items() <= labels.items()
 
     def _baked(self, spec: ImageSpec, descriptor: Descriptor | None, *, reused: bool) -> BakedImage:
-        tag = self.registry.pull_tag(spec.env_id)
+        tag = called(self.registry.pull_tag, spec.env_id)
         reference = pinned(tag, descriptor.digest) if descriptor else tag
-        if tag != self.registry.push_tag(spec.env_id):
-            self.registry.check_pull(reference)  # Metaflow would wait without end for a task whose image is not there
+        if tag != called(self.registry.push_tag, spec.env_id):
+            called(
+                self.registry.check_pull, reference
+            )  # Metaflow would wait without end for a task whose image is not there
         return BakedImage(
             reference=reference,
             descriptor=descriptor,
             spec=spec,
-            pull_config=self.registry.pull_config(reference),
+            pull_config=called(self.registry.pull_config, reference),
             reused=reused,
         )
 
@@ -262,7 +265,7 @@ def _credentials(registry: ImageRegistry, tag: str, published: Mapping[str, Any]
     """Return what to push with; what the registry has published, which may take it a request, is not asked for again."""
     if type(registry).credentials is ImageRegistry.credentials:
         return Credentials.published(published)
-    return registry.credentials(tag)
+    return called(registry.credentials, tag)
 
 
 def _in_short(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from prebuilt.core.dockerfile import DockerfileBuild, DockerfileForm, MaterialsS
 from prebuilt.core.documents import DocumentStore
 from prebuilt.core.errors import BuildError, CancelledError, PrebuiltError, redact
 from prebuilt.core.plan import LayerPlan
+from prebuilt.core.plugin_calls import called
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.spec import ImageSpec
 from prebuilt.core.tree import Content
@@ -224,7 +225,7 @@ class DockerBuildService(ABC):
             RegistryError: The image could not be pushed.
         """
         request.check_registries(type(self).__name__)
-        can_buildkit = self.dockerfile_build_options().buildkit_deferred_input_mounts
+        can_buildkit = called(self.dockerfile_build_options).buildkit_deferred_input_mounts
         output = BuildOutput(progress)
         with request.as_dockerfile("buildkit" if can_buildkit else "plain", progress) as rendered:
             published = {

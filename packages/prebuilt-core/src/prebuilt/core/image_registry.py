@@ -10,6 +10,7 @@ from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.documents import DocumentStore
 from prebuilt.core.platforms import Platform
+from prebuilt.core.plugin_calls import called
 from prebuilt.core.spec import EnvId
 
 
@@ -33,11 +34,11 @@ class ImageRegistry(ABC):
 
     def push_tag(self, env_id: EnvId) -> str:
         """Return the reference to push to, where it differs from the one to pull."""
-        return self.image_tag(env_id)
+        return called(self.image_tag, env_id)
 
     def pull_tag(self, env_id: EnvId) -> str:
         """Return the reference that tasks pull, where it differs from the one to push."""
-        return self.image_tag(env_id)
+        return called(self.image_tag, env_id)
 
     def image_exists(self, push_tag: str) -> bool:
         """Return whether `push_tag` is there; False where that cannot be asked, which builds each time."""
@@ -102,7 +103,7 @@ class ImageRegistry(ABC):
         An outside class gives them as ``username`` and ``password`` of its :meth:`push_credentials`.
         """
         del reference
-        return Credentials.published(self.push_credentials())
+        return Credentials.published(called(self.push_credentials))
 
     def documents(self) -> DocumentStore | None:
         """Return where locks and other small documents are kept beside the images; None where nothing can be kept."""

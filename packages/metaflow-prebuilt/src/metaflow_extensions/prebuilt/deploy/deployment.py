@@ -26,6 +26,7 @@ from prebuilt.core.lock import Lock
 from prebuilt.core.locks import Locks, Resolver
 from prebuilt.core.loopback import is_loopback
 from prebuilt.core.platforms import Platform
+from prebuilt.core.plugin_calls import called
 from prebuilt.core.progress import ImageProgress, LineProgress, Progress, TerminalProgress
 from prebuilt.core.requirements import Requirements
 from prebuilt.core.settings import Settings
@@ -97,7 +98,7 @@ class Deployment:
         elsewhere = [step for step in steps if step.compute is not None]
         here = {step.name: step.asked for step in steps if step.compute is None and step.asked}
         backends = self._backends(elsewhere)
-        documents = (backends.registry.documents() if backends else None) or _local_documents(self.settings)
+        documents = (called(backends.registry.documents) if backends else None) or _local_documents(self.settings)
         baked = self._bake(elsewhere, backends, documents) if backends else {}
         self._warn_of_loopback(
             {step.name: baked[step.name] for step in elsewhere if step.leaves_this_machine and step.name in baked}
@@ -120,7 +121,7 @@ class Deployment:
             return None
         backends = choose_backends(self.settings, self.progress)
         leaving = [step.name for step in baking if step.leaves_this_machine]
-        if leaving and not backends.registry.is_reachable_from_cluster():
+        if leaving and not called(backends.registry.is_reachable_from_cluster):
             raise SettingError(
                 f"METAFLOW_{IMAGE_REGISTRY}",
                 reason=f"images are kept on this machine, where {_named(leaving)} cannot pull them",
