@@ -11,13 +11,16 @@ from typing import Any
 
 from prebuilt.core.bake import Baker, StepImage
 from prebuilt.core.documents import FolderDocuments
+from prebuilt.core.locks import Locks
 from prebuilt.core.platforms import Platform
+from prebuilt.core.plugins import BUILD_SERVICES
 from prebuilt.core.progress import LineProgress
 from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.settings import Settings
 from prebuilt.core.storage import cache_dir
 from prebuilt.lock.interpreter import find_interpreter
 from prebuilt.lock.resolver import LockResolver
+from prebuilt.lock.stage.materials import LockMaterials
 from prebuilt.native.builder import NativeBuilder
 from prebuilt.oci.base import BaseImageLookup
 from prebuilt.oci.registry import RepositoryRegistry
@@ -30,22 +33,29 @@ def say(line: str) -> None:
 
 
 def bake(order: dict[str, Any]) -> dict[str, Any]:
-    """Return what came out of an order: ``repository``, ``base``, ``platform``, ``compression``, and ``asked`` of requirements."""
+    """Return what came out of an order: ``repository``, ``base``, ``platform``, ``compression``, and ``asked`` of requirements.
+
+    The builder is the native one, or the order's ``builder``.
+    """
     settings = Settings.load()
     registry = RepositoryRegistry(order["repository"], settings=settings)
     documents = registry.documents()
     progress = LineProgress(say)
+    resolver = LockResolver(settings, note=progress.note)
     baker = Baker(
-        resolver=LockResolver(settings, note=progress.note),
+        resolver=resolver,
         bases=BaseImageLookup(
             settings, documents, FolderDocuments(cache_dir(settings) / "documents"), note=progress.note
         ),
         registry=registry,
-        builder=NativeBuilder(settings),
+        builder=BUILD_SERVICES.get(order["builder"]) if "builder" in order else NativeBuilder(settings),
         documents=documents,
         progress=progress,
         compression=order["compression"],
         has_bytecode=lambda xy: find_interpreter(xy) is not None,
+        materials=LockMaterials(
+            settings=settings, locks=Locks(resolver=resolver, documents=documents, progress=progress)
+        ),
     )
     asked = {name: tuple(value) if isinstance(value, list) else value for name, value in order["asked"].items()}
     requirements = Requirements(target=Target(platform=Platform.parse(order["platform"])), **asked)

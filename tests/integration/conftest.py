@@ -92,6 +92,7 @@ class Bakery:
     platform: str = "linux/amd64"
     compression: str = "zstd"
     prefix: Sequence[str] = ()
+    builder: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def elsewhere(self, name: str, **changes: Any) -> Bakery:
@@ -124,6 +125,7 @@ class Bakery:
             "platform": self.platform,
             "compression": self.compression,
             "asked": {"python": XY, **asked},
+            **({"builder": self.builder} if self.builder else {}),
         }
         return [*self.prefix, self.python, "-W", "error", str(PROGRAM), json.dumps(order)]
 

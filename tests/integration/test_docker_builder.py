@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -176,6 +177,10 @@ class Bench:
         """Return the ids of all containers."""
         return self.docker.ask("ps", "--all", "--quiet").split()
 
+    def networks(self) -> set[str]:
+        """Return the ids of all networks."""
+        return set(self.docker.ask("network", "ls", "--quiet", "--no-trunc").split())
+
     def settled(self) -> bool:
         """Return whether, within some seconds, no container is left."""
         end = time.monotonic() + 60
@@ -294,9 +299,10 @@ def _checked(docker: Docker, builder: str, registry: str, base_repository: str, 
     bench = Bench(
         docker=docker, builder=builder, registry=registry, base_repository=base_repository, temporary=temporary
     )
-    images = bench.images()
+    images, networks = bench.images(), bench.networks()
     yield bench
     assert bench.containers() == []
+    assert bench.networks() == networks
     assert bench.images() == images
     end = time.monotonic() + 30
     while list(temporary.iterdir()) and time.monotonic() < end:  # what cleans up after a killed client takes its time
@@ -466,6 +472,42 @@ def test_killed_client_leaves_nothing(docker_bench: Bench, number: signal.Signal
     while _processes(mark) and time.monotonic() < end:
         time.sleep(0.2)
     assert _processes(mark) == []
+
+
+def test_killed_client_leaves_no_package(
+    docker_bench: Bench, make_bakery: Callable[..., Any], new_deployer: Any
+) -> None:
+    """Packages that travel are in a folder of this machine while the image is built, and are gone once the client is killed."""
+    bench = docker_bench
+    machine = new_deployer(host=bench.registry, base=f"{bench.base_repository}:base")
+    bakery = make_bakery(
+        machine.folder / "killed",
+        f"{bench.registry}/killed-bakes/{secrets.token_hex(4)}",
+        base=machine.base,
+        builder="docker",
+        variables={
+            **{name: value for name, value in bench.settings().environ.items() if name not in os.environ},
+            **{name: bench.settings().environ[name] for name in ("PATH", "TMPDIR", *bench.docker.environ)},
+            "UV_DEFAULT_INDEX": machine.index.url,
+        },
+    )
+    downloads = bakery.folder / "cache" / "downloads"
+    with bakery.start(pypi={"hefty": "", "talker": ""}) as client:
+        said = []
+        for line in client.stderr:
+            said.append(line)
+            if re.search(r"Step 3/|#\d+ \[tools", line):
+                break
+        assert list(downloads.glob("build-*/*hefty*")), "".join(said)
+        client.kill()
+    assert bench.settled()
+    end = time.monotonic() + 60
+    while list(downloads.iterdir()) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert list(downloads.iterdir()) == []
+    for _ in range(4):  # old engines end the step that they are at, and keep its image with those before it
+        time.sleep(0.5)
+        bench.docker.ask("image", "prune", "--force")
 
 
 def _processes(mark: str) -> list[str]:

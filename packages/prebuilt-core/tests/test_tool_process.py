@@ -167,6 +167,28 @@ def test_nothing_stays_when_we_are_stopped(number: signal.Signals, tmp_path: Pat
     assert _within(30, lambda: list(tmp_path.iterdir()) == [pid])
 
 
+@pytest.mark.parametrize(("number", "is_gone"), [(signal.SIGKILL, True), (0, False)])
+def test_folders_of_work_without_a_command(number: int, tmp_path: Path, *, is_gone: bool) -> None:
+    """They are removed where this process is killed, and are the caller's where it is not."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    program = """
+        import sys
+        from pathlib import Path
+        from prebuilt.core.tool_process import removed_if_killed
+        with removed_if_killed(Path(sys.argv[1])):
+            print("ready", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"ready\n"
+        client.send_signal(number)
+        client.communicate()
+    assert _within(30, lambda: not folder.exists()) if is_gone else folder.exists()
+
+
 def test_folders_stay_when_all_is_well(tmp_path: Path) -> None:
     """A command that ends leaves the named folders to the caller."""
     assert run_tool(["true"], output=print, remove=[tmp_path]) == 0

@@ -301,15 +301,18 @@ def test_a_cancelled_download_stops_and_leaves_nothing(server: FlakyServer, make
 
 
 def test_what_a_killed_process_left_is_swept_up(server: FlakyServer, make_files: MakeFiles, tmp_path: Path):
-    """Old downloads go; one that may be under way stays."""
+    """Old downloads go, those of a whole build among them; one that may be under way stays."""
     folder = tmp_path / "cache" / "downloads"
     folder.mkdir(parents=True)
-    old, new = folder / "old", folder / "new"
-    for path in (old, new):
+    old, new, of_build = folder / "old", folder / "new", folder / "build-old"
+    of_build.mkdir()
+    for path in (old, new, of_build / "wheel"):
         path.write_bytes(b"half")
-    os.utime(old, (time.time() - 90_000,) * 2)
+    for path in (old, of_build):
+        os.utime(path, (time.time() - 90_000,) * 2)
     with make_files().get(_wheel(server.url)):
         assert not old.exists()
+        assert not of_build.exists()
         assert new.exists()
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import textwrap
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -190,6 +194,45 @@ def test_packages_that_the_build_cannot_fetch_travel_and_are_gone_afterwards(
     ]
     assert len(index.requests) == 1
     assert [path for path in (home / "here" / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_packages_that_travel_are_gone_when_we_are_killed(index: PackageIndex, private: Wheel, home: Path):
+    """SIGKILL in the middle of a build leaves no file in the cache: a small process beside this one sees to it."""
+    cache = home / "here" / "cache"
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))},
+        "PIP_INDEX_URL": index.url_with_credentials,
+        "METAFLOW_PREBUILT_CACHE_DIR": str(cache),
+        "HERE": __file__,
+    }
+    program = """
+        import importlib.util, os, sys
+        spec = importlib.util.spec_from_file_location("here", os.environ["HERE"])
+        here = sys.modules["here"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(here)
+        url, sha256, size = sys.argv[1:]
+        wheel = here.Wheel(
+            name="private", version="1.0", filename=url.rpartition("/")[2], url=url, sha256=sha256, size_bytes=int(size), role="user"
+        )
+        progress = here.LineProgress(lambda _: None)
+        documents = here.FolderDocuments(here.Path(os.environ["METAFLOW_PREBUILT_CACHE_DIR"], "documents"))
+        locks = here.Locks(resolver=here.FakeResolver(), documents=documents, progress=progress)
+        source = here.LockMaterials(settings=here.Settings.load(), locks=locks)
+        with source.gather(here.spec_of(wheel), progress.image("step"), check=lambda: None):
+            print("ready", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), private.url, private.sha256, str(private.size_bytes)]
+    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"ready\n"
+        [travelling] = (cache / "downloads").glob("build-*/*")
+        assert travelling.name.endswith(private.filename)
+        client.kill()
+    end = time.monotonic() + 30
+    while list((cache / "downloads").iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert list((cache / "downloads").iterdir()) == []
 
 
 def test_no_secret_is_in_the_context(source: MakeSource, index: PackageIndex, private: Wheel, home: Path):

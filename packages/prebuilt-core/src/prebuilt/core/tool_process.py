@@ -118,6 +118,13 @@ def run_tool(
     return process.returncode if in_time else None
 
 
+@contextlib.contextmanager
+def removed_if_killed(*folders: Path) -> Iterator[None]:
+    """Have `folders` removed should this process be killed in the body; otherwise that is the caller's."""
+    with _guarded(folders):
+        yield
+
+
 class _Work(threading.Thread):
     """A thread that has started, and keeps the error that ended it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from prebuilt.lock.download import Advance, Check, Download, TransientError, dig
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.wheel_download import WheelDownloader
 from prebuilt.lock.wheelhouse import WheelHouse
+
+DOWNLOADS = "downloads"
+"""Of the cache folder: what is on its way, of files and of folders of builds."""
 
 _CHUNK_BYTES = 1 << 20
 _STALE_S = 24 * 3600  # a download that a killed process left behind; none takes that long
@@ -54,6 +58,7 @@ class PackageFiles:
         *,
         backoff: Backoff | None = None,
         brought: Path | None = None,
+        folder: Path | None = None,
         downloader: Downloader | None = None,
     ) -> None:
         """Keep files below `cache_dir`, and reach indexes by `index_config`.
@@ -64,6 +69,7 @@ class PackageFiles:
             cache_dir: May not exist yet.
             backoff: How often and when to try again.
             brought: Folder of files that came along, as ``<sha256>/<file>``; they are used wherever the lock says they are.
+            folder: Of files on their way, on the same disk as `cache_dir`; one below that, which is everybody's, if None.
             downloader: Of all packages, in place of those that know this user's indexes, channels and credentials.
 
         Raises:
@@ -74,7 +80,8 @@ class PackageFiles:
         self._conda_downloader: Downloader = downloader or CondaDownloader()
         self._brought = brought
         self._wheelhouse = WheelHouse(cache_dir / "wheels")
-        self._downloads, self._kept = cache_dir / "downloads", cache_dir / "packages"
+        self._downloads, self._kept = cache_dir / DOWNLOADS, cache_dir / "packages"
+        self._folder = folder or self._downloads
         self._keep = settings.flag("PREBUILT_KEEP_DOWNLOADS", default=False)
         self._backoff = backoff or Backoff()
         self._swept = threading.Lock()
@@ -115,7 +122,7 @@ class PackageFiles:
             yield kept
             return
         self._sweep()
-        with Download(package, self._downloads, advance=advance, check=check) as download:
+        with Download(package, self._folder, advance=advance, check=check) as download:
             self._fetch(download, check)
             download.verify()
             if self._keep:
@@ -168,7 +175,7 @@ class PackageFiles:
         for path in self._downloads.glob("*"):
             with contextlib.suppress(FileNotFoundError):  # another process sweeps too
                 if path.stat().st_mtime < oldest:
-                    path.unlink()
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _given_up(package: LockedPackage, reason: str, remedy: str) -> FetchError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from prebuilt.core.progress import ImageProgress
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import ImageSpec
 from prebuilt.core.storage import cache_dir, storage_errors
+from prebuilt.core.tool_process import removed_if_killed
 from prebuilt.core.tree import BytesContent, Content, PathContent
-from prebuilt.lock.fetch import PackageFiles
+from prebuilt.lock.fetch import DOWNLOADS, PackageFiles
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.installer import link_scripts_setting
 from prebuilt.lock.stage.order import CERTIFICATES, ORDER, TOOLS, StageOrder
@@ -91,9 +93,11 @@ class LockMaterials:
     ) -> Iterator[dict[str, Content]]:
         """Give the files of `packages` by SHA-256."""
         each = {package.sha256: package for package in packages}
+        if not each:
+            yield {}
+            return
         progress.add_total(sum(package.size_bytes for package in each.values()))
-        if each:
-            progress.state("fetching packages that the build cannot")
+        progress.state("fetching packages that the build cannot")
         stop = Cancellation()
 
         def check_all() -> None:
@@ -104,7 +108,8 @@ class LockMaterials:
             return stack.enter_context(files.get(package, advance=progress.advance, check=check_all))
 
         with (
-            PackageFiles(self.settings, self._index_config, cache_dir(self.settings)) as files,
+            self._download_folder() as folder,
+            PackageFiles(self.settings, self._index_config, cache_dir(self.settings), folder=folder) as files,
             contextlib.ExitStack() as stack,
         ):
             with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="travel") as pool:
@@ -116,6 +121,16 @@ class LockMaterials:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
             yield fetched
+
+    @contextlib.contextmanager
+    def _download_folder(self) -> Iterator[Path]:
+        """Give a folder for the packages of one build: they stay until it ends, and not longer if this process is killed."""
+        downloads = cache_dir(self.settings) / DOWNLOADS
+        with storage_errors("make a folder for the packages of a build", downloads):
+            downloads.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(prefix="build-", dir=downloads)
+        with folder as name, removed_if_killed(Path(name)):
+            yield Path(name)
 
     @cached_property
     def _index_config(self) -> IndexConfig:
