@@ -380,6 +380,23 @@ class TestSettings:
         environ = {"SSL_CERT_FILE": str(home / "one"), "METAFLOW_PREBUILT_CA_BUNDLE": str(home / "two")}
         assert gathered(source(environ=environ), spec_of())["certificates.pem"] == b"one\ntwo"
 
+    @pytest.mark.parametrize("name", ["METAFLOW_PREBUILT_CA_BUNDLE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"])
+    def test_certificates_of_a_folder(self, source: MakeSource, home: Path, name: str) -> None:
+        """All of them go along, each once and by name, whatever order the disk has them in; what is no certificate does not."""
+        one, two = (
+            f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----".encode() for text in ("one", "two")
+        )
+        for folder, order in (("a", (1, 0)), ("b", (0, 1))):
+            files = [("ca-1.pem", one), ("ca-2.crt", two)]
+            (home / folder).mkdir()
+            for number in order:
+                (home / folder / files[number][0]).write_bytes(files[number][1])
+            (home / folder / "9da13359.0").symlink_to("ca-1.pem")
+            (home / folder / "README").write_text("not one")
+            (home / folder / "gone.0").symlink_to("nowhere")
+            context = gathered(source(environ={name: str(home / folder)}), spec_of())
+            assert context["certificates.pem"] == one + b"\n" + two
+
     def test_certificates_that_are_not_there(self, source: MakeSource) -> None:
         """It is said here, not in the build."""
         with pytest.raises(SettingError, match="no such file"):
