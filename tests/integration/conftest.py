@@ -274,6 +274,13 @@ class Deployer:
         self, builder: DockerBuildService, name: str, *, platform: Platform | None = None, **asked: Any
     ) -> BakedImage:
         """Return the image of an environment, in a repository of its own."""
+        [image] = self.bake_all(builder, name, platforms=(platform or Platform.host(),), **asked)
+        return image
+
+    def bake_all(
+        self, builder: DockerBuildService, name: str, *, platforms: Sequence[Platform], **asked: Any
+    ) -> list[BakedImage]:
+        """Return the images of an environment for several platforms, as one deploy bakes them."""
         progress = LineProgress(self.said.append)
         documents = FolderDocuments(self.folder / "documents")
         resolver = LockResolver(self.settings)
@@ -290,8 +297,16 @@ class Deployer:
             ),
         )
         wanted = {"python": XY, "channels": (self.channel,), **asked}
-        requirements = Requirements(target=Target(platform=platform or Platform.host()), **wanted)
-        return baker.bake([StepImage(step="step", requirements=requirements, base_image=self.base)])["step"]
+        steps = [
+            StepImage(
+                step=f"step-{number}",
+                requirements=Requirements(target=Target(platform=platform), **wanted),
+                base_image=self.base,
+            )
+            for number, platform in enumerate(platforms)
+        ]
+        baked = baker.bake(steps)
+        return [baked[step.step] for step in steps]
 
     def report(self, image: BakedImage) -> ImageReport:
         """Return what an image is, every digest of it checked."""

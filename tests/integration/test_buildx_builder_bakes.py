@@ -57,6 +57,16 @@ def test_image_is_the_native_builders(platform: Platform, deployer: Any, buildx:
     assert one.config.labels == other.config.labels
 
 
+def test_one_deploy_for_several_platforms(deployer: Any, buildx: BuildxBuildService):
+    """Steps of one flow for two platforms: each has an image for its own, built beside the other's, with its own digest."""
+    images = deployer.bake_all(buildx, "bakes/platforms", platforms=(AMD64, ARM64), **BOTH)
+    reports = [deployer.report(image) for image in images]
+    assert [report.config.data["architecture"] for report in reports] == ["amd64", "arm64"]
+    assert images[0].reference != images[1].reference
+    assert images[0].reference.partition("@")[0] == images[1].reference.partition("@")[0]
+    assert all(len(subtree(report.tree, PREFIX)) > 10 for report in reports)
+
+
 def test_digest_is_the_same_from_a_cold_daemon(
     deployer: Any, buildx: BuildxBuildService, docker_current: Docker, tmp_path: Path
 ):
