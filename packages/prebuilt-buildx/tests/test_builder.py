@@ -382,6 +382,19 @@ def test_builder_is_asked_once(docker: Any, make_request: NewRequest) -> None:
     assert [call["arguments"][1] for call in docker.calls] == ["version", "inspect", "build", "build", "build"]
 
 
+def test_is_asked_before_anything_starts(
+    docker: Any, make_request: NewRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``prepare`` asks for command and builder, and says what is missing; what it has found is not asked for again."""
+    service = _service()
+    service.prepare()
+    service.build(make_request(), RecordingProgress())
+    assert [call["arguments"][1] for call in docker.calls] == ["version", "inspect", "build"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match="find docker"):
+        _service().prepare()
+
+
 def test_published_signature(docker: Any, tmp_path: Path) -> None:
     """``build_and_push`` feeds text and bytes as the context, echoes what is said, and returns whether it went well."""
     said: list[str] = []

@@ -22,6 +22,7 @@ from prebuilt.core.errors import (
     BaseImageError,
     BuildError,
     CancelledError,
+    EngineError,
     PrebuiltError,
     RegistryError,
     ResolveError,
@@ -155,6 +156,26 @@ def test_a_second_bake_resolves_and_builds_nothing(bakery: Bakery, step: Callabl
     assert again["a"].reused
     assert len(bakery.resolved) == len(bakery.maker.built) == 1
     assert "locked 2026-11-23: image is there" in bakery.lines[-1]
+
+
+def test_the_builder_is_asked_before_anything_is_resolved(
+    bakery: Bakery, step: Callable[..., StepImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for all images; what it lacks is said before a resolution, which takes long, begins."""
+    asked: list[int] = []
+
+    def fail(_: Maker) -> None:
+        raise EngineError("find buildx", reason="it is not installed")
+
+    monkeypatch.setattr(Maker, "prepare", fail)
+    with pytest.raises(BakeError, match="find buildx"):
+        bakery.baker.bake([step("a", "x"), step("b", "y")])
+    assert bakery.resolved == []
+    monkeypatch.setattr(Maker, "prepare", lambda _: asked.append(len(bakery.resolved)))
+    bakery.baker.bake([step("a", "x"), step("b", "y")])
+    assert asked == [0]
+    monkeypatch.setattr(Maker, "prepare", fail)
+    assert bakery.baker.bake([step("a", "x")])["a"].reused  # a kept lock: it is not asked
 
 
 def test_refresh_resolves_anew_and_no_reuse_builds_anew(bakery: Bakery, step: Callable[..., StepImage]) -> None:

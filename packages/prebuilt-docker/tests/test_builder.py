@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prebuilt.core.errors import SettingError
+from prebuilt.core.errors import EngineError, SettingError
 from prebuilt.core.plugins import BUILD_SERVICES
 from prebuilt.core.settings import Settings
 from prebuilt.docker import LocalDockerBuildService
@@ -44,6 +44,12 @@ def test_no_engine_is_false_with_a_reason(tmp_path: Path) -> None:
     )
     assert "tried to reach the Docker Engine" in said[-1]
     assert "start Docker" in said[-1]
+
+
+def test_is_asked_before_anything_starts(tmp_path: Path) -> None:
+    """``prepare`` asks the engine, and says that none answers."""
+    with pytest.raises(EngineError, match="reach the Docker Engine"):
+        LocalDockerBuildService(settings(tmp_path)).prepare()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from prebuilt.core.progress import ImageProgress
 from prebuilt.core.settings import Settings
 
 if TYPE_CHECKING:
+    from prebuilt.buildx.config import BuildxConfig
+    from prebuilt.buildx.instance import BuilderInstance
     from prebuilt.buildx.run import BuildxRun
     from prebuilt.oci.docker_config import Login
 
@@ -27,11 +29,20 @@ class BuildxBuildService(DockerBuildService):
         """Keep the settings; start nothing, ask nothing."""
         self._settings = settings or Settings.load()
         self._lock = threading.Lock()
-        self._found: BuildxRun | None = None
+        self._found: tuple[BuildxConfig, BuilderInstance] | None = None
+        self._has_told = False
 
     def dockerfile_build_options(self) -> DockerfileBuildOptions:
         """Return that the builder is a BuildKit."""
         return DockerfileBuildOptions(buildkit_deferred_input_mounts=True)
+
+    def prepare(self) -> None:
+        """Look for the builder.
+
+        Raises:
+            EngineError: Docker's command line, buildx or the builder cannot be used.
+        """
+        self._find()
 
     def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | None:
         """Build and push `request`; return the descriptor of what was pushed, or None where the builder does not say.
@@ -46,7 +57,7 @@ class BuildxBuildService(DockerBuildService):
         from prebuilt.buildx.base_layout import name_layouts
 
         request.cancellation.check()
-        run = self._prepare(request.reference, progress.note)
+        run = self._run(request.reference, progress.note)
         with request.as_dockerfile(run.instance.form, progress) as rendered:
             dockerfile, layouts = name_layouts(rendered.dockerfile, request.spec.base)
             progress.state(f"building with buildx's builder {run.instance}")
@@ -75,7 +86,7 @@ class BuildxBuildService(DockerBuildService):
 
         login = Credentials.published(push_credentials)
         try:
-            run = self._prepare(image_tag, echo)
+            run = self._run(image_tag, echo)
             build, logins = replace(run.build, platform=target_platform), self._logins(run, dockerfile, login)
             context = published_context(context_files)
             replace(run, build=build, logins=logins).run(dockerfile, context, echo)
@@ -84,22 +95,29 @@ class BuildxBuildService(DockerBuildService):
             return False
         return True
 
-    def _prepare(self, reference: str, note: Callable[[str], None]) -> BuildxRun:
-        """Return a run that pushes to `reference`. The builder is looked for once for all images; a failure is not remembered."""
+    def _run(self, reference: str, note: Callable[[str], None]) -> BuildxRun:
+        """Return a run that pushes to `reference`; what is to be known of its builder is noted once."""
         from prebuilt.buildx.command import BuildxBuild
-        from prebuilt.buildx.config import BuildxConfig
-        from prebuilt.buildx.instance import find_instance
         from prebuilt.buildx.run import BuildxRun
 
         build = BuildxBuild.to(reference)
+        config, instance = self._find()
+        with self._lock:
+            if not (self._has_told or instance.is_reproducible):
+                note(f"buildx's builder {instance} keeps times in layers: what is built anew has another digest")
+            self._has_told = True
+        return BuildxRun(build=build, instance=instance, config=config)
+
+    def _find(self) -> tuple[BuildxConfig, BuilderInstance]:
+        """Return the builder, and how it is used: looked for once for all images. A failure is not remembered."""
+        from prebuilt.buildx.config import BuildxConfig
+        from prebuilt.buildx.instance import find_instance
+
         with self._lock:
             if self._found is None:
                 config = BuildxConfig.from_settings(self._settings)
-                instance = find_instance(config.builder, os.environ)
-                if not instance.is_reproducible:
-                    note(f"buildx's builder {instance} keeps times in layers: what is built anew has another digest")
-                self._found = BuildxRun(build=build, instance=instance, config=config)
-            return replace(self._found, build=build)
+                self._found = config, find_instance(config.builder, os.environ)
+            return self._found
 
     def _logins(self, run: BuildxRun, dockerfile: str, credentials: Credentials | None) -> Mapping[str, Login]:
         """Return what the command lacks: the login that was given, and those of a cloud or of Podman for what is pulled."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
@@ -104,9 +105,10 @@ class Baker:
         bases = self._each(_titles(places), lambda place, stop: self.bases.get(*place, check=stop.check))
         wanted = {step.step: step.requirements.on(bases[places[step.step]]) for step in steps}
         by_req_id = {requirements.req_id: requirements for requirements in wanted.values()}
+        prepared = replace(self, resolver=_PreparedResolver(resolver=self.resolver, builder=self.builder))
         locks = self._each(
             _titles({step: requirements.req_id for step, requirements in wanted.items()}),
-            lambda req_id, _: self.lock(by_req_id[req_id]),
+            lambda req_id, _: prepared.lock(by_req_id[req_id]),
         )
         specs = {
             step: self._spec(locks[requirements.req_id], bases[places[step]]) for step, requirements in wanted.items()
@@ -254,6 +256,26 @@ class Baker:
                 raise next(error for error in failures.values() if not isinstance(error, PrebuiltError))
             raise BakeError(failures) from first
         return {key: future.result() for future, key in futures.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PreparedResolver:
+    """Resolves once the builder has said that it can build: who resolves anew, which takes long, is likely to build.
+
+    Where all locks are kept the builder is not asked.
+    """
+
+    resolver: Resolver
+    builder: DockerBuildService
+    _asked: list[bool] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def resolve(self, requirements: Requirements) -> Lock:
+        with self._lock:
+            if not self._asked:
+                called(self.builder.prepare)
+                self._asked.append(True)
+        return self.resolver.resolve(requirements)
 
 
 def _asks_otherwise(registry: ImageRegistry) -> bool:

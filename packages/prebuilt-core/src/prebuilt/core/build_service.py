@@ -257,6 +257,16 @@ class DockerBuildService(ABC):
             output=output.last_lines,
         )
 
+    def prepare(self) -> None:  # noqa: B027 - a default that works
+        """Make sure, as far as that takes no time, that images can be built.
+
+        It is called at most once for each deploy, before the first requirements are resolved; where all locks are kept, not at all.
+        What cannot be told yet is left to :meth:`build`.
+
+        Raises:
+            EngineError: What builds is missing, too old, or does not answer.
+        """
+
     def dockerfile_build_options(self) -> DockerfileBuildOptions:
         """Return what the builder can do beyond the classic form."""
         return DockerfileBuildOptions()

@@ -71,6 +71,16 @@ class LocalDockerBuildService(DockerBuildService):
         self._way: Way | None = None
         self._lock = threading.Lock()
 
+    def prepare(self) -> None:
+        """Ask the engine whether it is there and builds as the settings want.
+
+        Raises:
+            BuildError: The builder that they ask for cannot be had.
+            EngineError: No engine answers, or it refuses this user.
+        """
+        with self._connected() as client:
+            self._choose(client, None)
+
     def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | None:
         """Build and push `request`; return the manifest's descriptor, or None where the engine cannot tell (Podman).
 
