@@ -22,6 +22,7 @@ from prebuilt.core.progress import LineProgress
 from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import PREFIX
+from prebuilt.docker import LocalDockerBuildService
 from prebuilt.lock.interpreter import find_interpreter
 from prebuilt.lock.resolver import LockResolver
 from prebuilt.lock.stage.materials import LockMaterials
@@ -184,6 +185,21 @@ def by_docker(docker_oldest: Docker, tmp_path: Path) -> OutsideBuilder:
     return builder
 
 
+SERVICES = {"classic of 20.10": ("docker_oldest", "classic"), "buildkit of 28": ("docker_current", "buildkit")}
+
+
+@pytest.fixture(params=list(SERVICES))
+def by_service(request: pytest.FixtureRequest, deployer: Deployer) -> LocalDockerBuildService:
+    """Our own builder ``docker``, by each of Docker's builders."""
+    return service_of(deployer, request.getfixturevalue(SERVICES[request.param][0]), SERVICES[request.param][1])
+
+
+def service_of(deployer: Deployer, docker: Docker, builder: str) -> LocalDockerBuildService:
+    """Return the builder ``docker`` of a user of an engine."""
+    own = {"METAFLOW_PREBUILT_DOCKER_BUILDER": builder, "METAFLOW_PREBUILT_DOCKER_BUILD_NETWORK": "host"}
+    return LocalDockerBuildService(Settings({**deployer.settings.environ, **docker.environ, **own}, {}))
+
+
 def tree_of(image: BakedImage) -> Tree:
     """Return an image's files, those of its base among them; all have been read and checked."""
     repository, _, digest = image.reference.partition("@")
@@ -213,15 +229,34 @@ def test_buildkit_makes_the_native_image(
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_classic_builder_makes_the_native_image(
-    kind: str, deployer: Deployer, native: NativeBuilder, by_docker: OutsideBuilder
+def test_an_outside_builder_makes_the_native_image(
+    deployer: Deployer, native: NativeBuilder, by_docker: OutsideBuilder
 ) -> None:
     """File by file, with nothing that a builder of 2017 does not know."""
-    requirements = deployer.requirements(kind, AMD64)
+    requirements = deployer.requirements("mixed", AMD64)
     assert_same_files(
-        deployer.bake(native, requirements, f"native/{kind}-amd64"),
-        deployer.bake(by_docker, requirements, f"classic/{kind}"),
+        deployer.bake(native, requirements, "native/mixed-amd64"),
+        deployer.bake(by_docker, requirements, "classic/mixed"),
+    )
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(("kind", "platform"), [*((kind, AMD64) for kind in KINDS), ("mixed", ARM64)], ids=str)
+def test_the_builder_docker_makes_the_native_image(
+    kind: str,
+    platform: Platform,
+    deployer: Deployer,
+    native: NativeBuilder,
+    by_service: LocalDockerBuildService,
+    request: pytest.FixtureRequest,
+) -> None:
+    """File by file, by the classic builder and by the engine's BuildKit, for a platform that the machine cannot run, too."""
+    requirements = deployer.requirements(kind, platform)
+    name = f"{kind}-{platform.architecture}"
+    by = request.node.callspec.params["by_service"].replace(" ", "-")
+    assert_same_files(
+        deployer.bake(native, requirements, f"native/{name}"),
+        deployer.bake(by_service, requirements, f"docker/{by}/{name}"),
     )
 
 
@@ -240,8 +275,8 @@ def test_packages_of_the_machines_own_index_are_fetched_in_the_build(
     assert_same_files(elsewhere.bake(native, requirements, "fetched/native"), image)
 
 
-def assert_one_layer_differs(builder: OutsideBuilder, deployer: Deployer, name: str) -> None:
-    """Of two builds that share no cache, all layers but that of the changed package have the same digests."""
+def assert_one_layer_differs(builder: DockerBuildService, deployer: Deployer, name: str) -> None:
+    """Of two builds all layers but that of the changed package have the same digests."""
     reports = []
     for version in ("1.0", "1.1"):
         asked = deployer.requirements("mixed", AMD64, conda={"greeter": version, "prefixed": "", "large": ""})
@@ -264,3 +299,11 @@ def test_a_changed_package_leaves_the_other_layers_of_the_classic_builder(
 ) -> None:
     """All are made again, and what comes out is what was pushed before."""
     assert_one_layer_differs(by_docker, deployer, "changed/classic")
+
+
+@pytest.mark.docker
+def test_a_changed_package_leaves_the_other_layers_of_the_engines_buildkit(
+    deployer: Deployer, docker_current: Docker
+) -> None:
+    """What the engine has cached is used, and is pushed as it was."""
+    assert_one_layer_differs(service_of(deployer, docker_current, "buildkit"), deployer, "changed/engine")
