@@ -113,6 +113,19 @@ def test_starts_with_the_first_question_and_keeps(machine: Machine) -> None:
     assert getattr(machine.registry().resolve(machine.registry().push_tag(ENV_ID)), "digest", None) == stored.digest
 
 
+def test_says_that_a_container_was_started(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, when it is made: it stays, and who has it should know. What only comes back is not said again."""
+    machine.container().ensure()
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    machine.ask("stop", NAME)
+    caplog.clear()
+    machine.container().ensure()
+    assert [
+        f"the container {NAME}, which was started on 127.0.0.1:{machine.environ[PORT]}" in text for text in said
+    ] == [True]
+    assert caplog.records == []
+
+
 def test_engine_pushes_and_pulls(machine: Machine, registry_image: str) -> None:
     """The engine itself takes the registry's address without any configuration."""
     tag = machine.registry().push_tag(ENV_ID)

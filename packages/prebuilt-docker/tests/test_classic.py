@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import cast
 
 import docker
+import docker.errors
 import pytest
 
 from prebuilt.core.credentials import Credentials
-from prebuilt.docker.classic import ClassicBuildError, ClassicLog, is_pinned
+from prebuilt.docker.classic import ClassicBuildError, ClassicLog, _remove_steps, is_pinned
 from prebuilt.docker.engine_login import log_in
 from prebuilt.docker.engine_stream import Event
 from prebuilt.oci.docker_config import Login
@@ -143,3 +145,18 @@ def test_logins_are_shown_to_the_engine(tmp_path: Path, monkeypatch: pytest.Monk
     assert shown["b.example"] == {"username": "AWS", "password": "s3cret"}
     assert shown["https://index.docker.io/v1/"] == {"identitytoken": "token"}
     assert shown["ghcr.io"]["password"] == "mine"
+
+
+def test_one_image_that_fails_keeps_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of steps are removed one by one: what the engine cannot say of one does not leave the others."""
+    removed: list[str] = []
+
+    def facts(_: object, image: str) -> dict[str, str]:
+        if image == "two":
+            raise docker.errors.APIError("500: the database is locked")
+        return {}
+
+    monkeypatch.setattr("prebuilt.docker.classic.image_facts", facts)
+    monkeypatch.setattr("prebuilt.docker.classic.remove_image", lambda _, image, **__: removed.append(image))
+    _remove_steps(cast("docker.APIClient", None), ["one", "two", "three"], print)
+    assert removed == ["three", "one"]

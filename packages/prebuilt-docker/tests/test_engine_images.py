@@ -92,6 +92,16 @@ def test_removal(caplog: pytest.LogCaptureFixture, answers: list[Answer], *, sta
     assert ("one stays in the engine" in caplog.text) is stays
 
 
+@pytest.mark.parametrize(
+    ("answers", "is_said"), [([(500, "the database is locked")], True), ([HAS_CHILDREN], False), ([NOT_THERE], False)]
+)
+def test_the_user_is_told_what_stays(answers: list[Answer], *, is_said: bool) -> None:
+    """An image that the engine fails to remove is said; one that somebody uses is theirs."""
+    said: list[str] = []
+    remove_image(asking(*answers), "one", note=said.append)
+    assert said == (["one stays in the engine: the database is locked"] if is_said else [])
+
+
 def test_container_is_not_waited_for_unasked(caplog: pytest.LogCaptureFixture) -> None:
     """An image that a container of somebody's uses stays."""
     client = FakeClient(IN_CONTAINER, NOT_THERE)

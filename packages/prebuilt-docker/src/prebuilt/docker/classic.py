@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from prebuilt.docker.engine_images import image_facts, remove_image
@@ -19,6 +19,7 @@ _STEP = re.compile(
     r"(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)? ?: ?(?P<instruction>\w*)(?: +(?:--\S+ +)*(?P<argument>\S+))?", re.IGNORECASE
 )
 _IMAGE = re.compile(r"\s*-+> (?P<id>[0-9a-f]{11,64})\s*")
+_log = logging.getLogger(__name__)
 _FINAL_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(?P<image>\S+)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -52,8 +53,7 @@ def build_classic(client: docker.APIClient, build: ImageBuild) -> None:
             for line in log.lines(events):
                 build.output(line)
     finally:
-        with contextlib.suppress(OSError):  # the engine is gone, and that is said by what ends this
-            _remove_steps(client, log.steps)
+        _remove_steps(client, log.steps, build.output)
 
 
 def _start(client: docker.APIClient, build: ImageBuild) -> Iterator[Event]:
@@ -148,9 +148,13 @@ def _pull_lines(event: Event) -> Iterator[str]:
         yield f"{name}: {event['status']}" if name else str(event["status"])
 
 
-def _remove_steps(client: docker.APIClient, images: list[str]) -> None:
-    """Remove images that nothing names; those that carry another image stay, and go with it."""
+def _remove_steps(client: docker.APIClient, images: list[str], note: Callable[[str], None]) -> None:
+    """Remove images that nothing names; those that carry another image stay, and go with it. One that fails is one only."""
     for image in reversed(images):
-        facts = image_facts(client, image)
+        try:
+            facts = image_facts(client, image)
+        except OSError as error:  # those of the SDK are; an engine that is gone is said by what ends the build
+            _log.info("%s, the image of a step, may stay in the engine: %s", image, error)
+            continue
         if facts is not None and not facts.get("RepoTags") and not facts.get("RepoDigests"):
-            remove_image(client, image, outlasts_container=True)
+            remove_image(client, image, outlasts_container=True, note=note)

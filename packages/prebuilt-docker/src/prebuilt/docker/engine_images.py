@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from prebuilt.core.retry import Backoff
@@ -43,13 +43,21 @@ def image_facts(client: docker.APIClient, image: str) -> Mapping[str, Any] | Non
         time.sleep(wait_s)
 
 
-def remove_image(client: docker.APIClient, name: str, *, outlasts_container: bool = False) -> None:
-    """Remove `name`, and the image if nothing else names or uses it. What cannot be removed stays, and the log says so.
+def remove_image(
+    client: docker.APIClient,
+    name: str,
+    *,
+    outlasts_container: bool = False,
+    note: Callable[[str], None] = _log.warning,
+) -> None:
+    """Remove `name`, and the image if nothing else names or uses it. What the engine fails to remove stays, and is said.
 
     Args:
         client: Of the engine.
         name: Or an id.
         outlasts_container: Whether to wait some seconds for a container of the image to be gone.
+        note: Is told of what stays for no good reason. One that somebody uses is left to them; an engine that is gone is said by
+            what ends the work.
     """
     import docker.errors
     import requests
@@ -66,7 +74,9 @@ def remove_image(client: docker.APIClient, name: str, *, outlasts_container: boo
             if outlasts_container and _is_in_container(error) and time.monotonic() < deadline_s:
                 wait_s = _LOOK_S
             if wait_s is None:
-                _log.info("%s stays in the engine: %s", name, error)
+                is_failure = isinstance(error, docker.errors.APIError) and error.status_code != _CONFLICT
+                said = f"{name} stays in the engine: {getattr(error, 'explanation', None) or error}"
+                (note if is_failure else _log.info)(said)
                 return
         else:
             return

@@ -83,11 +83,11 @@ class ImagePush:
     def remove(self) -> None:
         """Remove the image from the engine by all names that the push gave it. What else names it, or uses it, keeps it."""
         for name in (self._target, *self._names_by_digest(), self.image):
-            remove_image(self.client, name)
+            remove_image(self.client, name, note=self.progress.note)
 
     def forget_build(self) -> None:
         """Remove the name that the image had while it was built; it stays under the one that it was pushed as."""
-        remove_image(self.client, self.image)
+        remove_image(self.client, self.image, note=self.progress.note)
 
     def _names_by_digest(self) -> list[str]:
         import docker.errors

@@ -32,7 +32,7 @@ _SHOWN_LINES = 20
 _CONFLICT = 409
 _TAKEN = ("already allocated", "already in use", "address in use")  # the engine's words, and the system's in its mouth
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)  # warnings reach who deploys: a registry is given no progress to tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +81,15 @@ class RegistryContainer:
 
     def _ensure_container(self, client: docker.DockerClient) -> str:
         container = self._find_or_create(client)
+        is_new = container.status == "created"
         self._start(container)
         host = f"{_LOOPBACK}:{_published_port(container)}"
         self._wait(container, host)
+        if is_new:
+            _log.warning(
+                "prebuilt: images are kept in the container %s, which was started on %s and stays; METAFLOW_%s names another registry",
+                *(NAME, host, PUSH),
+            )
         return host
 
     @staticmethod
@@ -140,7 +146,7 @@ class RegistryContainer:
         from docker.utils import parse_repository_tag
 
         image = self.config.image
-        _log.info("pulling %s for the local registry", image)
+        _log.warning("prebuilt: pulling %s for the local registry", image)
         repository, tag = parse_repository_tag(image)
         try:
             lines = list(client.api.pull(repository, tag=tag or "latest", stream=True, decode=True))
