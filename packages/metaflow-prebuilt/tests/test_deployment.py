@@ -49,7 +49,7 @@ class Resolver:
     def __init__(self):
         self.resolved, self.url = [], ""
 
-    def resolve(self, requirements):
+    def resolve(self, requirements, *, check=lambda: None):
         if "missing" in requirements.pypi:
             raise ResolveError("resolve packages", reason="there is no missing 1.*")
         self.resolved.append(requirements)

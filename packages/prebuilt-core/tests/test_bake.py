@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -101,8 +102,12 @@ def bakery(tmp_path: Path, base: BaseImage, lock_of: Callable[..., Lock], wheel:
     lines: list[str] = []
 
     class Resolver:
-        def resolve(self, requirements: Requirements) -> Lock:
+        def resolve(self, requirements: Requirements, *, check: Callable[[], None] = lambda: None) -> Lock:
             resolved.append(requirements.req_id)
+            if "endless" in requirements.pypi:
+                while True:
+                    check()
+                    time.sleep(0.01)
             if "nosuch" in requirements.pypi:
                 raise ResolveError("resolve nosuch", reason="unknown package")
             packages = [wheel(name) for name in requirements.pypi]
@@ -257,6 +262,13 @@ def test_a_failed_resolution_names_its_steps_and_builds_nothing(bakery: Bakery, 
     with pytest.raises(BakeError, match="a, b: tried to resolve nosuch"):
         bakery.baker.bake([step("a", "nosuch"), step("b", "nosuch")])
     assert bakery.maker.built == []
+
+
+def test_a_failed_resolution_stops_one_under_way(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """What no longer matters is not waited for."""
+    with pytest.raises(BakeError, match="b: tried to resolve nosuch") as failure:
+        replace(bakery.baker, workers=2).bake([step("a", "endless"), step("b", "nosuch")])
+    assert list(failure.value.failures) == ["b"]
 
 
 def test_an_absent_base_image_is_named_before_anything_is_resolved(

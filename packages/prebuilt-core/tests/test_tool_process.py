@@ -74,6 +74,27 @@ def test_may_end_without_reading() -> None:
     assert run_tool(_sh("exit 4"), output=print, stdin=(b"x" * 100_000 for _ in range(50))) == 4
 
 
+def test_errors_may_be_heard_apart() -> None:
+    """Who asks for it gets the lines of either stream for itself, and chooses where the command runs."""
+    said: list[str] = []
+    errors: list[str] = []
+    run_tool(_sh("pwd; echo two >&2; echo three"), output=said.append, errors=errors.append, folder=Path("/"))
+    assert (said, errors) == (["/", "three"], ["two"])
+
+
+def test_a_check_stops_it() -> None:
+    """What the check raises is raised, and the command is gone."""
+    said: list[str] = []
+
+    def check() -> None:
+        if said:
+            raise CancelledError("go on", reason="enough was said")
+
+    with pytest.raises(CancelledError, match="enough"):
+        run_tool(_sh("echo $$; sleep 60"), output=said.append, check=check)
+    assert not _is_alive(int(said[0]))
+
+
 def test_environment_is_given() -> None:
     """The command has the environment that it is given, and no other."""
     said: list[str] = []

@@ -1,4 +1,7 @@
 import os
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -6,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from prebuilt.core.errors import ResolveError, SettingError
+from prebuilt.core.build_service import Cancellation
+from prebuilt.core.errors import CancelledError, ResolveError, SettingError
 from prebuilt.core.lock import Lock
 from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.settings import Settings
+from prebuilt.lock.beside import beside
 from prebuilt.lock.resolver import LockResolver
 from prebuilt.testing.python_index import PackageIndex, make_sdist, make_wheel
 from prebuilt.testing.repodata import ListedPackage, write_repodata
@@ -104,6 +109,49 @@ def test_a_base_without_python_is_the_reason_for_asking_conda(resolve: Resolve):
         ResolveError, match=r"(?s)nowhere.*conda was asked because there is no Python 3\.11 in the base"
     ):
         resolve(target=BARE, pypi={"pandas": ""}, channels=("file:///nowhere",))
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of a server that accepts every connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:  # the system accepts; nobody reads
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("of", ["channel", "index", "source"])
+def test_a_silent_server_is_not_waited_for_when_work_is_to_stop(
+    settings: Settings, silent: str, tmp_path: Path, of: str
+):
+    """Whoever stops a resolution has it back at once, whatever it was waiting for."""
+    stop = Cancellation()
+    asked = {
+        "channel": {"target": BARE, "conda": {"numpy": ""}, "channels": (silent,)},
+        "index": {"target": SLIM, "pypi": {"pandas": ""}, "indexes": (f"{silent}/simple",)},
+        "source": {"target": SLIM, "pypi": {"own": f"@ git+{silent}/own.git"}},
+    }[of]
+    timer = threading.Timer(1.0, stop.cancel)
+    timer.start()
+    began_s = time.monotonic()
+    with pytest.raises(CancelledError):
+        LockResolver(settings, folder=tmp_path).resolve(
+            Requirements(python="3.11", **asked),  # type: ignore[arg-type]
+            check=stop.check,
+        )
+    timer.join()
+    assert time.monotonic() - began_s < 20
+
+
+def test_a_failed_part_stops_the_other():
+    """Where two parts of a resolution run side by side, the failure of one ends the wait for the other."""
+
+    def wait(check: Callable[[], None]) -> None:
+        while True:
+            check()
+            time.sleep(0.01)
+
+    with pytest.raises(ResolveError), beside(1, lambda: None) as (pool, check):
+        pool.submit(wait, check)
+        raise ResolveError("resolve", reason="there is none")
 
 
 def test_wheels_on_the_bases_python(resolve: Resolve):

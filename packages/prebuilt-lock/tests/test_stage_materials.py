@@ -45,7 +45,7 @@ class FakeResolver:
         self.asked: list[Requirements] = []
         self._lacks = lacks
 
-    def resolve(self, requirements: Requirements) -> Lock:
+    def resolve(self, requirements: Requirements, *, check: Callable[[], None] = lambda: None) -> Lock:
         """Return one wheel for each package that is asked for."""
         self.asked.append(requirements)
         if requirements.target.platform == self._lacks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
@@ -105,10 +105,15 @@ class Baker:
         bases = self._each(_titles(places), lambda place, stop: self.bases.get(*place, check=stop.check))
         wanted = {step.step: step.requirements.on(bases[places[step.step]]) for step in steps}
         by_req_id = {requirements.req_id: requirements for requirements in wanted.values()}
-        prepared = replace(self, resolver=_PreparedResolver(resolver=self.resolver, builder=self.builder))
+        kept = Locks(
+            resolver=_PreparedResolver(resolver=self.resolver, builder=self.builder),
+            documents=self.documents,
+            progress=self.progress,
+            refresh=self.refresh,
+        )
         locks = self._each(
             _titles({step: requirements.req_id for step, requirements in wanted.items()}),
-            lambda req_id, _: prepared.lock(by_req_id[req_id]),
+            lambda req_id, stop: kept.get(by_req_id[req_id], check=stop.check),
         )
         specs = {
             step: self._spec(locks[requirements.req_id], bases[places[step]]) for step, requirements in wanted.items()
@@ -117,11 +122,6 @@ class Baker:
         titles = _titles({step: spec.full_id for step, spec in specs.items()})
         images = self._each(titles, lambda full_id, stop: self._image(by_full_id[full_id], titles[full_id], stop))
         return {step: images[spec.full_id] for step, spec in specs.items()}
-
-    def lock(self, requirements: Requirements) -> Lock:
-        """Return the kept lock of `requirements`, or resolve and keep one."""
-        locks = Locks(resolver=self.resolver, documents=self.documents, progress=self.progress, refresh=self.refresh)
-        return locks.get(requirements)
 
     def _spec(self, lock: Lock, base: BaseImage) -> ImageSpec:
         return ImageSpec(
@@ -270,12 +270,12 @@ class _PreparedResolver:
     _asked: list[bool] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def resolve(self, requirements: Requirements) -> Lock:
+    def resolve(self, requirements: Requirements, *, check: Callable[[], None] = lambda: None) -> Lock:
         with self._lock:
             if not self._asked:
                 called(self.builder.prepare)
                 self._asked.append(True)
-        return self.resolver.resolve(requirements)
+        return self.resolver.resolve(requirements, check=check)
 
 
 def _asks_otherwise(registry: ImageRegistry) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,8 +16,8 @@ from prebuilt.core.requirements import Requirements
 class Resolver(Protocol):
     """Turns requirements into a lock. Concurrent calls are fine."""
 
-    def resolve(self, requirements: Requirements) -> Lock:
-        """Resolve anew, for the target of `requirements`.
+    def resolve(self, requirements: Requirements, *, check: Callable[[], None] = lambda: None) -> Lock:
+        """Resolve anew, for the target of `requirements`; `check` is called now and then, and raises to stop.
 
         Raises:
             ResolveError: There is no solution; the message names the packages.
@@ -37,8 +38,8 @@ class Locks:
     progress: Progress
     refresh: bool = False
 
-    def get(self, requirements: Requirements) -> Lock:
-        """Return the kept lock of `requirements`, or resolve and keep one.
+    def get(self, requirements: Requirements, *, check: Callable[[], None] = lambda: None) -> Lock:
+        """Return the kept lock of `requirements`, or resolve and keep one; `check` is called meanwhile, and raises to stop.
 
         Raises:
             ResolveError: There is no solution.
@@ -50,6 +51,6 @@ class Locks:
                 return Lock.parse(kept)
             except InvalidValueError as error:
                 self.progress.note(f"prebuilt: a kept lock is not used: {error}")
-        lock = self.resolver.resolve(requirements)
+        lock = self.resolver.resolve(requirements, check=check)
         self.documents.put(name, lock.to_bytes())
         return lock

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from prebuilt.core.build_service import Cancellation
-from prebuilt.core.errors import CancelledError, EngineError
+from prebuilt.core.errors import EngineError
 
 _LOOK_S = 0.1  # how soon a cancellation is seen
 _PATIENCE_S = 10.0  # for a command that was asked to stop: it tells its daemon, which stops its steps
@@ -76,8 +77,11 @@ def run_tool(
     *,
     output: Callable[[str], None],
     stdin: Iterable[bytes] = (),
+    errors: Callable[[str], None] | None = None,
     environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
     cancellation: Cancellation | None = None,
+    check: Callable[[], None] = lambda: None,
     timeout_s: float | None = None,
     remove: Sequence[Path] = (),
 ) -> int | None:
@@ -90,29 +94,39 @@ def run_tool(
     Args:
         command: Program and arguments.
         output: Is given each line of both of its streams, from another thread, in order.
+        errors: Is given the lines of its standard error in place of `output`.
         stdin: Chunks that it is fed.
         environ: Its environment; None for ours.
+        folder: Where it runs; None for where we do.
         cancellation: Stops it.
+        check: Called now and then; raises to stop it, for a caller who has no cancellation.
         timeout_s: How long it may take; None for ever.
         remove: Folders that are removed should this process be killed meanwhile; otherwise that is the caller's.
 
     Raises:
         CancelledError: It was stopped by `cancellation`.
         EngineError: It cannot be run.
-        Exception: What `stdin` or `output` raised.
+        Exception: What `stdin`, `output`, `errors` or `check` raised.
     """
     cancellation = cancellation or Cancellation()
-    cancellation.check()
-    with _started(command, environ, remove) as process:
-        feeding = _Work(lambda: _feed(process, stdin))
-        reading = _Work(lambda: _read(process, output))
+
+    def look() -> None:
+        cancellation.check()
+        check()
+
+    look()
+    with _started(command, environ, folder, remove, apart=errors is not None) as process:
+        works = [_Work(lambda: _feed(process, stdin)), _Work(lambda: _read(process.stdout, output))]
+        if errors is not None:
+            works.append(_Work(lambda: _read(process.stderr, errors)))
         try:
-            in_time = _wait(process, (feeding, reading), cancellation, timeout_s)
+            in_time = _wait(process, works, look, timeout_s)
         finally:
             _stop(process)
-            feeding.join()
-            _join_reading(process, reading)
-    for work in (feeding, reading):
+            works[0].join()
+            for reading in works[1:]:
+                _join_reading(process, reading)
+    for work in works:
         if work.error is not None:
             raise work.error
     return process.returncode if in_time else None
@@ -143,16 +157,22 @@ class _Work(threading.Thread):
 
 @contextlib.contextmanager
 def _started(
-    command: Sequence[str], environ: Mapping[str, str] | None, remove: Sequence[Path]
+    command: Sequence[str],
+    environ: Mapping[str, str] | None,
+    folder: Path | None,
+    remove: Sequence[Path],
+    *,
+    apart: bool,
 ) -> Iterator[subprocess.Popen[bytes]]:
     with _guarded(remove) as watch:
         try:
             process = subprocess.Popen(
                 command,
                 env=environ,
+                cwd=folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.PIPE if apart else subprocess.STDOUT,
                 start_new_session=True,  # its group is its own, and is signalled as a whole
             )
         except OSError as error:
@@ -204,16 +224,16 @@ def _feed(process: subprocess.Popen[bytes], chunks: Iterable[bytes]) -> None:
             process.stdin.close()
 
 
-def _read(process: subprocess.Popen[bytes], output: Callable[[str], None]) -> None:
-    assert process.stdout is not None  # noqa: S101 - it was asked for
+def _read(stream: IO[bytes] | None, output: Callable[[str], None]) -> None:
+    assert stream is not None  # noqa: S101 - it was asked for
     # Universal line ends: what is drawn over with carriage returns becomes lines.
-    with io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace") as lines:
+    with io.TextIOWrapper(stream, encoding="utf-8", errors="replace") as lines:
         while line := lines.readline(_LINE_CHARS):
             output(line.rstrip("\n"))
 
 
 def _wait(
-    process: subprocess.Popen[bytes], works: Iterable[_Work], cancellation: Cancellation, timeout_s: float | None
+    process: subprocess.Popen[bytes], works: Iterable[_Work], look: Callable[[], None], timeout_s: float | None
 ) -> bool:
     """Wait for the end, or for a reason to stop; return whether there was time."""
     deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -221,8 +241,7 @@ def _wait(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_LOOK_S)
             return True
-        if cancellation.is_cancelled:
-            raise CancelledError("go on", reason="other work failed or was stopped")
+        look()
         if any(work.error is not None for work in works):
             return True
         if deadline_s is not None and time.monotonic() > deadline_s:

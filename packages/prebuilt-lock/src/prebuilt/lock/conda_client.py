@@ -30,17 +30,20 @@ def conda_config() -> Config:
         raise SettingError("rattler's configuration", reason=str(error), remedy="mend the file") from error
 
 
-def conda_client(*, max_retries: int = 3) -> Client:
+def conda_client(*, max_retries: int = 3, timeout_s: int | None = None) -> Client:
     """Return a client with rattler's configuration and credentials.
 
     Credentials come from ``RATTLER_AUTH_FILE``, the keyring, ``~/.rattler/credentials.json`` and netrc.
 
     Args:
         max_retries: How often it tries a request again by itself; none where the caller does.
+        timeout_s: How long a whole request may take, its answer included; None for ever.
     """
     from rattler import Client
 
-    return Client.from_config(conda_config(), max_retries=max_retries, user_agent="metaflow-prebuilt")
+    return Client.from_config(
+        conda_config(), max_retries=max_retries, user_agent="metaflow-prebuilt", timeout=timeout_s
+    )
 
 
 def channel_config(folder: Path) -> ChannelConfig:

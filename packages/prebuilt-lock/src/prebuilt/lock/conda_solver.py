@@ -18,6 +18,7 @@ from prebuilt.core.requirements import Target
 from prebuilt.lock.conda_client import channel_config, conda_client
 from prebuilt.lock.conda_distributions import CondaDistribution, distributions_of
 from prebuilt.lock.conda_specs import channel_names, match_specs, open_channels, python_spec, virtual_packages
+from prebuilt.lock.download import Check
 
 if TYPE_CHECKING:
     from rattler import Channel, Gateway, MatchSpec, RepoDataRecord
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 ChannelPriority = Literal["strict", "disabled"]
 
 _MAX_LINES = 30  # of an explanation; resolvo's may run to hundreds where every version of a package is listed
+
+_REQUEST_S = (
+    300  # for one file of what a channel lists, some 50 MB at most: rattler does not tell whether it stands still
+)
+_LOOK_S = 0.1  # how soon a cancellation is seen
 
 _NAME_END = re.compile(r"[\s<>=!~\[]")
 
@@ -80,13 +86,13 @@ class CondaSolver:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _gateway: Gateway | None = None
 
-    def solve(self, request: CondaRequest) -> CondaSolution:
-        """Return the packages, each with its role.
+    def solve(self, request: CondaRequest, check: Check = lambda: None) -> CondaSolution:
+        """Return the packages, each with its role; `check` is called now and then, and raises to stop.
 
         Raises:
             ResolveError: There is no solution, or a channel could not be read.
         """
-        records = self._records(request)
+        records = self._records(request, check)
         graph = {record.name.normalized: _names(record.depends) for record in records}
         python = closure(["python"], graph)
         runtime = closure(match_names(request.runtime), graph)
@@ -100,7 +106,7 @@ class CondaSolver:
             distributions=tuple(sorted({brought.name: brought for brought in sorted(distributions)}.values())),
         )
 
-    def _records(self, request: CondaRequest) -> list[RepoDataRecord]:
+    def _records(self, request: CondaRequest, check: Check) -> list[RepoDataRecord]:
         from rattler.exceptions import GatewayError, SolverError
 
         specs = match_specs({"python": python_spec(request.python)})
@@ -112,12 +118,12 @@ class CondaSolver:
         at = ", ".join(map(without_credentials, names))
         try:
             try:
-                return _run(self._solve(specs, channels, request.target, match_specs(request.limits)))
+                return _run(_watched(self._solve(specs, channels, request.target, match_specs(request.limits)), check))
             except SolverError:
                 if not request.limits:
                     raise
                 # What the limits stand for is resolved later; there the clash is told with both of its sides.
-                return _run(self._solve(specs, channels, request.target, []))
+                return _run(_watched(self._solve(specs, channels, request.target, []), check))
         except SolverError as error:
             raise ResolveError(tried, at=at, reason=_trimmed(error), remedy=_remedy(str(error))) from error
         except GatewayError as error:
@@ -150,7 +156,7 @@ class CondaSolver:
 
         with self._lock:
             if self._gateway is None:
-                self._gateway = Gateway(cache_dir=self.cache, client=conda_client())
+                self._gateway = Gateway(cache_dir=self.cache, client=conda_client(timeout_s=_REQUEST_S))
             return self._gateway
 
 
@@ -184,6 +190,17 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="conda") as pool:
         return pool.submit(asyncio.run, work).result()
+
+
+async def _watched(work: Coroutine[Any, Any, T], check: Check) -> T:
+    """Run `work`, of which rattler by itself would not let go, until `check` raises."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+            check()
+        return await task
+    finally:
+        task.cancel()
 
 
 def _package(record: RepoDataRecord, role: Role) -> CondaPackage:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.utils import parse_wheel_filename
 
 from prebuilt.core.errors import ResolveError, without_credentials
 from prebuilt.core.lock import Wheel
+from prebuilt.lock.beside import beside
 from prebuilt.lock.conda_distributions import CondaDistribution
 from prebuilt.lock.conda_stubs import write_stubs
+from prebuilt.lock.download import Check
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pylock import DistFile, PylockPackage, parse_pylock
 from prebuilt.lock.pypi_specs import PypiSpec
@@ -34,12 +35,14 @@ class PypiSolver:
     Attributes:
         note: Told, in one line each, what the user should know.
         folder: Where uv runs: relative paths and uv's project configuration are looked up from there.
+        check: Called now and then; raises to stop.
     """
 
     config: IndexConfig
     wheelhouse: WheelHouse
     note: Callable[[str], None]
     folder: Path
+    check: Check = lambda: None
 
     def solve(
         self, specs: Sequence[PypiSpec], target: PythonTarget, *, brought: Sequence[CondaDistribution] = ()
@@ -56,8 +59,9 @@ class PypiSolver:
             FetchError: A file whose size or hash the index does not say could not be read.
         """
         packages = self._packages(specs, target, brought)
-        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="resolve") as pool:
-            return tuple(pool.map(lambda package: self._wheel(package, target), packages))
+        with beside(_WORKERS, self.check) as (pool, check):
+            solver = replace(self, check=check)
+            return tuple(pool.map(lambda package: solver._wheel(package, target), packages))  # noqa: SLF001 - it is a self
 
     def names(
         self,
@@ -124,7 +128,7 @@ class PypiSolver:
         requirements = "".join(f"{spec.text}\n" for spec in specs)
 
         def run(*more: str) -> UvResult:
-            return run_uv([*arguments, *more], environ, stdin=requirements, folder=self.folder)
+            return run_uv([*arguments, *more], environ, stdin=requirements, folder=self.folder, check=self.check)
 
         if not any(spec.needs_build for spec in specs):
             result = run("--no-build", f"--python={interpreter(target.xy, environ)}")
@@ -144,13 +148,18 @@ class PypiSolver:
                 reason=f"there is no fitting wheel and no source; there is {there or 'nothing'}",
                 remedy="choose another version, or take the package from conda (@conda)",
             )
-        files = RemoteFiles(config=self.config)
-        return SourceBuilder(config=self.config, files=files, wheelhouse=self.wheelhouse).build(package, target)
+        builder = SourceBuilder(
+            config=self.config,
+            files=RemoteFiles(config=self.config, check=self.check),
+            wheelhouse=self.wheelhouse,
+            check=self.check,
+        )
+        return builder.build(package, target)
 
     def _locked(self, file: DistFile) -> Wheel:
         if file.local_path is not None:
             return self.wheelhouse.add(file.local_path)
-        measured = RemoteFiles(config=self.config).measure(file)
+        measured = RemoteFiles(config=self.config, check=self.check).measure(file)
         name, version, _, _ = parse_wheel_filename(file.filename)
         return Wheel(
             name=name,

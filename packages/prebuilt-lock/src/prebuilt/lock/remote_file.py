@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from prebuilt.core.errors import DigestMismatchError, FetchError, without_credentials
-from prebuilt.core.retry import Backoff
+from prebuilt.core.retry import Backoff, pause
 from prebuilt.core.storage import atomic_file
+from prebuilt.lock.download import Check
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pylock import DistFile
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFiles:
-    """Files of package indexes. Concurrent calls are fine.
+    """Files of package indexes. Concurrent calls are fine. `check` is called now and then, and raises to stop.
 
     Raises:
         FetchError: From every method: the file could not be had.
@@ -35,6 +35,7 @@ class RemoteFiles:
 
     config: IndexConfig
     backoff: Backoff = field(default_factory=lambda: Backoff(attempts=4))
+    check: Check = lambda: None
 
     def measure(self, file: DistFile) -> DistFile:
         """Return `file` with its hash and size: as the index states them, else asked for, else by reading it."""
@@ -42,7 +43,7 @@ class RemoteFiles:
             file = replace(file, size_bytes=self._attempt(_length, file))
         if file.sha256 is not None and file.size_bytes:
             return file
-        sha256, size_bytes = self._attempt(_pour, file, lambda _: None)
+        sha256, size_bytes = self._attempt(_pour, file, self._checking(lambda _: None))
         return replace(_checked(file, sha256), sha256=sha256, size_bytes=size_bytes)
 
     def download(self, file: DistFile, folder: Path) -> Path:
@@ -50,7 +51,7 @@ class RemoteFiles:
 
         def save(client: httpx2.Client, file: DistFile) -> None:
             with atomic_file(path) as target:
-                _checked(file, _pour(client, file, target.write)[0])
+                _checked(file, _pour(client, file, self._checking(target.write))[0])
 
         path = folder / file.filename
         self._attempt(save, file)
@@ -62,6 +63,7 @@ class RemoteFiles:
 
         waits = self.backoff.waits_s()
         while True:
+            self.check()
             try:
                 with self._client(file.url) as client:
                     return do(client, file, *more)
@@ -69,7 +71,14 @@ class RemoteFiles:
                 wait_s = next(waits, None) if _may_pass(error) else None
                 if wait_s is None:
                     raise _failure(file, error) from error
-                time.sleep(wait_s)
+                pause(wait_s, self.check)
+
+    def _checking(self, write: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        def checked(data: bytes) -> None:
+            self.check()
+            write(data)
+
+        return checked
 
     def _client(self, url: str) -> httpx2.Client:
         import httpx2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -17,8 +16,10 @@ from prebuilt.core.lock import Lock, LockedPackage, Wheel
 from prebuilt.core.requirements import Requirements
 from prebuilt.core.settings import Settings
 from prebuilt.core.storage import cache_dir
+from prebuilt.lock.beside import beside
 from prebuilt.lock.conda_distributions import CondaDistribution
 from prebuilt.lock.conda_solver import CondaRequest, CondaSolution, CondaSolver
+from prebuilt.lock.download import Check
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pypi_solver import PypiSolver
 from prebuilt.lock.pypi_specs import PypiSpec
@@ -57,8 +58,8 @@ class LockResolver:
             folder=self._folder,
         )
 
-    def resolve(self, requirements: Requirements) -> Lock:
-        """Resolve anew, for the target of `requirements`.
+    def resolve(self, requirements: Requirements, *, check: Check = lambda: None) -> Lock:
+        """Resolve anew, for the target of `requirements`; `check` is called now and then, and raises to stop.
 
         Raises:
             ResolveError: There is no solution, or none that has a usable file; the message names the packages.
@@ -67,9 +68,9 @@ class LockResolver:
         """
         pypi = self._specs(requirements.pypi)
         if requirements.python_source == "conda":
-            python_version, packages = self._on_conda(requirements, pypi)
+            python_version, packages = self._on_conda(requirements, pypi, check)
         else:
-            python_version, packages = self._on_base(requirements, pypi)
+            python_version, packages = self._on_base(requirements, pypi, check)
         return Lock(
             req_id=requirements.req_id,
             target=requirements.target,
@@ -80,14 +81,18 @@ class LockResolver:
             resolver=f"py-rattler {version('py-rattler')}, uv {uv_version()}",
         )
 
-    def _on_base(self, requirements: Requirements, pypi: list[PypiSpec]) -> tuple[str, Iterable[LockedPackage]]:
+    def _on_base(
+        self, requirements: Requirements, pypi: list[PypiSpec], check: Check
+    ) -> tuple[str, Iterable[LockedPackage]]:
         """Resolve wheels alone, for the interpreter that is there."""
         python_version = requirements.target.base_python or requirements.python
         target = PythonTarget(target=requirements.target, python_version=python_version)
-        solver, runtime = self._pypi_solver(requirements), self._specs(requirements.runtime)
+        solver, runtime = self._pypi_solver(requirements, check), self._specs(requirements.runtime)
         return python_version, _with_roles(solver, pypi, runtime, target, ())
 
-    def _on_conda(self, requirements: Requirements, pypi: list[PypiSpec]) -> tuple[str, Iterable[LockedPackage]]:
+    def _on_conda(
+        self, requirements: Requirements, pypi: list[PypiSpec], check: Check
+    ) -> tuple[str, Iterable[LockedPackage]]:
         """Resolve conda packages, then wheels on top of them.
 
         What Metaflow needs comes from conda, but for what the user asks of PyPI by name. If the user's wheels do not agree
@@ -97,12 +102,12 @@ class LockResolver:
         moved = {name: spec for name, spec in requirements.runtime.items() if canonicalize_name(name) in named}
         runtime = {name: spec for name, spec in requirements.runtime.items() if name not in moved}
         try:
-            return self._stacked(requirements, pypi, runtime, moved)
+            return self._stacked(requirements, pypi, runtime, moved, check)
         except _ClashError as clash:
             if not runtime:
                 raise clash.error from None
             try:
-                return self._stacked(requirements, pypi, {}, requirements.runtime)
+                return self._stacked(requirements, pypi, {}, requirements.runtime, check)
             except (_ClashError, ResolveError):
                 raise clash.error from None
 
@@ -112,20 +117,23 @@ class LockResolver:
         pypi: list[PypiSpec],
         of_conda: Mapping[str, str],
         of_pypi: Mapping[str, str],
+        check: Check,
     ) -> tuple[str, Iterable[LockedPackage]]:
         """Resolve with Metaflow's needs divided between conda and PyPI."""
-        solution = self._conda(requirements, of_conda, pypi)
+        solution = self._conda(requirements, of_conda, pypi, check)
         if not pypi:
             return solution.python_version, solution.packages
         target = PythonTarget(target=requirements.target, python_version=solution.python_version)
-        solver, runtime = self._pypi_solver(requirements), self._specs(of_pypi)
+        solver, runtime = self._pypi_solver(requirements, check), self._specs(of_pypi)
         try:
             wheels = _with_roles(solver, pypi, runtime, target, solution.distributions)
         except ResolveError as error:
             raise _ClashError(error) from error
         return solution.python_version, [*solution.packages, *wheels]
 
-    def _conda(self, requirements: Requirements, runtime: Mapping[str, str], pypi: list[PypiSpec]) -> CondaSolution:
+    def _conda(
+        self, requirements: Requirements, runtime: Mapping[str, str], pypi: list[PypiSpec], check: Check
+    ) -> CondaSolution:
         request = CondaRequest(
             python=requirements.python,
             packages=requirements.conda,
@@ -135,7 +143,7 @@ class LockResolver:
             target=requirements.target,
         )
         try:
-            return self._conda_solver.solve(request)
+            return self._conda_solver.solve(request, check)
         except ResolveError as error:
             if requirements.conda:
                 raise
@@ -144,9 +152,9 @@ class LockResolver:
             remedy = f"{error.remedy}; conda was asked because {why}"
             raise ResolveError(error.tried, at=error.at, reason=error.reason, remedy=remedy) from error
 
-    def _pypi_solver(self, requirements: Requirements) -> PypiSolver:
+    def _pypi_solver(self, requirements: Requirements, check: Check) -> PypiSolver:
         config = IndexConfig.load(indexes=requirements.indexes, environ=self._settings.environ, folder=self._folder)
-        return PypiSolver(config=config, wheelhouse=self._wheelhouse, note=self._note, folder=self._folder)
+        return PypiSolver(config=config, wheelhouse=self._wheelhouse, note=self._note, folder=self._folder, check=check)
 
     def _specs(self, packages: Mapping[str, str]) -> list[PypiSpec]:
         return [PypiSpec.parse(name, spec, folder=self._folder) for name, spec in packages.items()]
@@ -168,7 +176,8 @@ def _with_roles(
     brought: Sequence[CondaDistribution],
 ) -> list[Wheel]:
     """Return the wheels of both; those that `runtime` needs have its role."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="resolve") as pool:
+    with beside(1, solver.check) as (pool, check):
+        solver = replace(solver, check=check)
         # Asked at the same time, hence of the newest versions: that decides on a layer, not on what is installed.
         of_runtime = pool.submit(solver.names, runtime, target, brought=brought, direct=pypi)
         wheels = solver.solve([*pypi, *runtime], target, brought=brought)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from packaging.utils import parse_wheel_filename
 
 from prebuilt.core.errors import ResolveError
 from prebuilt.core.lock import Wheel
+from prebuilt.core.tool_process import run_tool
+from prebuilt.lock.download import Check
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pylock import DistFile, GitSource, PylockPackage
 from prebuilt.lock.remote_file import RemoteFiles
@@ -28,11 +29,12 @@ _REMEDY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceBuilder:
-    """Builds wheels of source for any target, which pure Python allows."""
+    """Builds wheels of source for any target, which pure Python allows. `check` is called now and then, and raises to stop."""
 
     config: IndexConfig
     files: RemoteFiles
     wheelhouse: WheelHouse
+    check: Check = lambda: None
 
     def build(self, package: PylockPackage, target: PythonTarget) -> Wheel:
         """Return the wheel of the package's source, kept in the wheelhouse.
@@ -60,7 +62,7 @@ class SourceBuilder:
         if isinstance(source, DistFile):
             return source.local_path or self.files.download(source, folder)
         if isinstance(source, GitSource):
-            return _checkout(source, folder / "repository", title)
+            return self._checkout(source, folder / "repository", title)
         if source is None:
             raise ResolveError(f"build {title}", reason="there is neither a wheel nor source of it")
         return source
@@ -71,10 +73,23 @@ class SourceBuilder:
         done = run_uv(
             [*arguments, "--python", interpreter(target.xy, environ), str(source)],
             {**environ, "SOURCE_DATE_EPOCH": _SOURCE_DATE_EPOCH},
+            check=self.check,
         )
         if done.returncode != 0:
             raise not_buildable(f"resolve {title} for {target}", title, done.stderr)
         return next(out.glob("*.whl"))
+
+    def _checkout(self, source: GitSource, folder: Path, title: str) -> Path:
+        """Clone the repository at the commit that was locked, with its submodules."""
+        for command in (
+            ["git", "clone", "--quiet", "--no-checkout", source.url, str(folder)],
+            ["git", "-C", str(folder), "checkout", "--quiet", source.commit],
+            ["git", "-C", str(folder), "submodule", "--quiet", "update", "--init", "--recursive"],
+        ):
+            said: list[str] = []
+            if run_tool(command, output=said.append, check=self.check) != 0:
+                raise ResolveError(f"get the source of {title}", at=source.url, reason="\n".join(said).strip())
+        return folder / (source.subdirectory or "")
 
 
 def _needs_compiling(title: str, target: PythonTarget, why: str) -> ResolveError:
@@ -83,16 +98,3 @@ def _needs_compiling(title: str, target: PythonTarget, why: str) -> ResolveError
         reason=f"there is no fitting wheel, and its source needs compiling: {why}",
         remedy=_REMEDY,
     )
-
-
-def _checkout(source: GitSource, folder: Path, title: str) -> Path:
-    """Clone the repository at the commit that was locked, with its submodules."""
-    for command in (
-        ["git", "clone", "--quiet", "--no-checkout", source.url, str(folder)],
-        ["git", "-C", str(folder), "checkout", "--quiet", source.commit],
-        ["git", "-C", str(folder), "submodule", "--quiet", "update", "--init", "--recursive"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ResolveError(f"get the source of {title}", at=source.url, reason=done.stderr.strip())
-    return folder / (source.subdirectory or "")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from prebuilt.core.errors import ResolveError, redact, without_credentials
+from prebuilt.core.errors import EngineError, ResolveError, redact, without_credentials
+from prebuilt.core.tool_process import run_tool
 
 _WARNING = re.compile(r"^warning: (.*)$", re.MULTILINE)
 _FETCHED = re.compile(r"Failed to fetch: `?(\S+?)`?$", re.MULTILINE)
@@ -60,29 +60,48 @@ class UvResult:
 
 
 def run_uv(
-    arguments: Sequence[str], environ: Mapping[str, str], *, stdin: str = "", folder: Path | None = None
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    stdin: str = "",
+    folder: Path | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> UvResult:
     """Run uv and return what it said, whether it failed or not. It never downloads an interpreter.
+
+    Args:
+        arguments: Of uv.
+        environ: Its whole environment.
+        stdin: What it is fed.
+        folder: Where it runs.
+        check: Called now and then; raises to stop it, with the build that it may have started.
 
     Raises:
         ResolveError: There is no uv.
     """
     environ = {name: value for name, value in environ.items() if name not in _NOT_OURS}
+    stdout: list[str] = []
+    stderr: list[str] = []
     try:
-        done = subprocess.run(
+        status = run_tool(
             [_uv(), *arguments, "--no-progress", "--color=never"],
-            input=stdin,
-            env={**environ, "UV_PYTHON_DOWNLOADS": "never"},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
+            output=stdout.append,
+            errors=stderr.append,
+            stdin=[stdin.encode()],
+            environ={**environ, "UV_PYTHON_DOWNLOADS": "never"},
+            folder=folder,
+            check=check,
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, EngineError) as error:
         raise ResolveError(
             "run uv", reason=str(error), remedy="reinstall it: pip install --force-reinstall uv"
         ) from error
-    return UvResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+    assert status is not None  # noqa: S101 - it had all the time
+    return UvResult(returncode=status, stdout=_text(stdout), stderr=_text(stderr))
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _uv() -> str:

@@ -230,9 +230,9 @@ class ResolverOnDemand:
     settings: Settings
     progress: Progress
 
-    def resolve(self, requirements: Requirements) -> Lock:
+    def resolve(self, requirements: Requirements, *, check: Callable[[], None] = lambda: None) -> Lock:
         """Resolve anew. Concurrent calls are fine."""
-        return self._resolver.resolve(requirements)
+        return self._resolver.resolve(requirements, check=check)
 
     @cached_property
     def _resolver(self) -> Resolver:

@@ -67,7 +67,7 @@ class LockMaterials:
         """
         order = StageOrder(
             python=spec.lock.python_xy,
-            tools=self._tools.get(spec.lock),
+            tools=self._tools.get(spec.lock, check=check),
             link_scripts=link_scripts_setting(self.settings),
         )
         wheels = [wheel for tools in order.tools.values() for wheel in tools]
