@@ -57,6 +57,17 @@ def gpu_compute(prepared):
     return compute_of(flow.start)
 
 
+def test_another_wheel_under_the_same_path_is_another_requirement(tmp_path, monkeypatch):
+    """A rebuilt wheel, or that of a colleague's project, does not get the lock that was kept for the first."""
+    monkeypatch.chdir(tmp_path)
+    wheel = tmp_path / "own-1.0-py3-none-any.whl"
+    seen = set()
+    for content in (b"one", b"two", b"one"):
+        wheel.write_bytes(content)
+        seen.add(local_requirements(asked(pypi={"own": f"@ ./{wheel.name}"}), "local").req_id)
+    assert len(seen) == 2
+
+
 class TestImages:
     def test_python_is_the_deploying_machines_unless_given(self, compute):
         """Artifacts are pickled, so a step gets the Python of who deploys, any patch release."""

@@ -70,6 +70,8 @@ class Requirements:
         conda: Conda package name (may be ``channel::name``) to version spec; an empty spec takes any version.
         pypi: PyPI name (may carry extras, ``name[extra]``) to version spec (``1.2`` means ``==1.2``), or to a direct URL or
             local path written as ``@ URL``.
+        local: What those of `pypi` hold that are files or folders of this machine: name as in `pypi` to SHA-256. A path stays
+            while the bytes change, and is another's path too.
         runtime: What Metaflow itself needs for the datastore in use, name to version spec. From conda if the
             interpreter is, else from PyPI.
         channels: Conda channels, highest priority first.
@@ -80,6 +82,7 @@ class Requirements:
     target: Target
     conda: Mapping[str, str] = field(default_factory=dict)
     pypi: Mapping[str, str] = field(default_factory=dict)
+    local: Mapping[str, str] = field(default_factory=dict)
     runtime: Mapping[str, str] = field(default_factory=dict)
     channels: tuple[str, ...] = ("conda-forge",)
     indexes: tuple[str, ...] = ()
@@ -90,7 +93,7 @@ class Requirements:
             raise InvalidValueError(
                 "a Python version", self.python, reason="expected 3.X or 3.X.Y", remedy="give python='3.11', say"
             )
-        for name in ("conda", "pypi", "runtime"):
+        for name in ("conda", "pypi", "local", "runtime"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         for name in ("channels", "indexes"):
             object.__setattr__(self, name, tuple(without_credentials(url) for url in getattr(self, name)))
@@ -122,6 +125,7 @@ class Requirements:
             "target": self.target.to_json(),
             "conda": dict(self.conda),
             "pypi": dict(self.pypi),
+            "local": dict(self.local),
             "runtime": dict(self.runtime),
             "channels": list(self.channels),
             "indexes": list(self.indexes),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from prebuilt.core.errors import ResolveError
+from prebuilt.core.local_sources import local_path
 
 _OPERATORS = ("<", ">", "=", "!", "~")
 
@@ -42,7 +43,8 @@ class PypiSpec:
         """
         spec = spec.strip()
         if spec.startswith("@"):
-            text = f"{name} @ {_as_url(spec[1:].strip(), folder or Path.cwd())}"
+            path = local_path(spec, folder or Path.cwd())
+            text = f"{name} @ {spec[1:].strip() if path is None else path.as_uri()}"
         elif spec in {"", "*"}:
             text = name
         else:
@@ -70,12 +72,3 @@ class PypiSpec:
         """The version part, which conda reads alike; None where there is none or only PyPI has such a thing."""
         specifier = str(Requirement(self.text).specifier)
         return None if not specifier or "===" in specifier or "+" in specifier else specifier
-
-
-def _as_url(place: str, folder: Path) -> str:
-    """Return a URL as it is and a path as ``file://`` URL."""
-    if urlsplit(place).scheme in {"http", "https", "ssh"} or "+" in urlsplit(place).scheme:
-        return place
-    if place.startswith("file:"):
-        return Path(unquote(urlsplit(place).path)).as_uri()
-    return (folder / Path(place).expanduser()).resolve().as_uri()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Any
 
 from metaflow.metaflow_config import get_pinned_conda_libs
 
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
 from prebuilt.core.errors import InvalidValueError, SettingError
+from prebuilt.core.local_sources import local_digests
 from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.settings import Settings
@@ -76,6 +78,7 @@ def _requirements(asked: Asked, target: Target, datastore_type: str) -> Requirem
         target=target,
         conda=asked.conda,
         pypi=asked.pypi,
+        local=local_digests(asked.pypi, Path.cwd()),
         runtime=get_pinned_conda_libs(python, datastore_type),
         channels=_channels(),
     )
