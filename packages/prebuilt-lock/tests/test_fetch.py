@@ -283,9 +283,11 @@ def test_a_wheel_that_was_built_here_is_used_where_it_lies(make_files: MakeFiles
             assert path.name == NAME
 
 
-def test_a_wheel_that_was_built_elsewhere_must_be_resolved_again(make_files: MakeFiles):
-    """A shared lock may name a wheel that only another machine has."""
-    with pytest.raises(FetchError, match="is not on this one; resolve again here, with METAFLOW_PREBUILT_REFRESH=1"):
+def test_a_wheel_that_is_nowhere_must_be_resolved_again(make_files: MakeFiles):
+    """A lock may name a wheel that only another machine has: one that was too large to be kept beside it."""
+    with pytest.raises(
+        FetchError, match="nor kept beside the lock; resolve again here, with METAFLOW_PREBUILT_REFRESH=1"
+    ):
         make_files().get(_wheel("")).__enter__()
 
 

@@ -16,7 +16,7 @@ from prebuilt.core.documents import DocumentStore
 from prebuilt.core.errors import BakeError, BaseImageError, BuildError, CancelledError, InvalidValueError, PrebuiltError
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.lock import Lock
-from prebuilt.core.locks import Locks, Resolver
+from prebuilt.core.locks import LocalWheels, Locks, Resolver
 from prebuilt.core.plan import plan_layers
 from prebuilt.core.platforms import Platform
 from prebuilt.core.plugin_calls import called
@@ -78,6 +78,7 @@ class Baker:
         refresh: Resolve anew even where a lock is kept, and keep the new one.
         reuse: Whether an image that the registry already has is taken (``METAFLOW_PREBUILT_REGISTRY_CACHE``).
         has_bytecode: Says whether bytecode can be made for a Python X.Y.
+        wheels: Where this machine has wheels that no URL serves; see :class:`~prebuilt.core.locks.Locks`.
         materials: Gathers what the build stage of a Dockerfile needs; None where the builder takes specs.
     """
 
@@ -94,6 +95,7 @@ class Baker:
     has_bytecode: Callable[[str], bool] = lambda _: True
     labels: Mapping[str, str] = field(default_factory=dict)
     materials: MaterialsSource | None = None
+    wheels: LocalWheels | None = None
 
     def bake(self, steps: Sequence[StepImage]) -> dict[str, BakedImage]:
         """Return the image of each step, by step name.
@@ -110,6 +112,7 @@ class Baker:
             documents=self.documents,
             progress=self.progress,
             refresh=self.refresh,
+            wheels=self.wheels,
         )
         locks = self._each(
             _titles({step: requirements.req_id for step, requirements in wanted.items()}),

@@ -21,7 +21,7 @@ def check_document_name(name: str) -> str:
 
 
 class DocumentStore(Protocol):
-    """Named documents of at most a few MB. Concurrent calls are fine; the last writer wins.
+    """Named documents of at most a few MB, a wheel that no index has among them. Concurrent calls are fine; the last writer wins.
 
     Errors of the place behind it (:class:`~prebuilt.core.errors.RegistryError`,
     :class:`~prebuilt.core.errors.StorageError`) are raised, never read as absence.

@@ -76,7 +76,7 @@ class Wheel:
         name: Normalised name (PEP 503).
         filename: Name of the file, which holds its tags.
         url: Where the file is, without credentials; empty for one that was built, or lies, on the deploying machine and is kept
-            in its cache by hash.
+            in its cache by hash, and beside the lock.
         sha256: Of the file, 64 hex digits.
         size_bytes: Of the file.
     """

@@ -138,7 +138,8 @@ class PackageFiles:
             if path is None:
                 raise FetchError(
                     f"find {package.filename}",
-                    reason="it was built, or lay, on the machine that resolved the requirements, and is not on this one",
+                    reason="it was built, or lay, on the machine that resolved the requirements, and is neither on this one nor kept"
+                    " beside the lock",
                     remedy="resolve again here, with METAFLOW_PREBUILT_REFRESH=1",
                 )
             return path

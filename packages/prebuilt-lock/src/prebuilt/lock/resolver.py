@@ -25,7 +25,7 @@ from prebuilt.lock.pypi_solver import PypiSolver
 from prebuilt.lock.pypi_specs import PypiSpec
 from prebuilt.lock.targets import PythonTarget
 from prebuilt.lock.uv import uv_version
-from prebuilt.lock.wheelhouse import WheelHouse
+from prebuilt.lock.wheelhouse import wheelhouse
 
 if TYPE_CHECKING:
     from prebuilt.core.locks import Resolver
@@ -50,7 +50,7 @@ class LockResolver:
         self._settings = settings
         self._note = note
         self._folder = folder or Path.cwd()
-        self._wheelhouse = WheelHouse(cache_dir(settings) / "wheels")
+        self._wheelhouse = wheelhouse(settings)
         priority = settings.choice("PREBUILT_CONDA_CHANNEL_PRIORITY", ("strict", "disabled"), default="strict")
         self._conda_solver = CondaSolver(
             cache=cache_dir(settings) / "repodata",

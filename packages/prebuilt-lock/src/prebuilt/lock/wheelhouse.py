@@ -9,9 +9,15 @@ from pathlib import Path
 
 from prebuilt.core.errors import ResolveError
 from prebuilt.core.lock import Role, Wheel
-from prebuilt.core.storage import atomic_file, storage_errors
+from prebuilt.core.settings import Settings
+from prebuilt.core.storage import atomic_file, cache_dir, storage_errors, write_atomically
 
 _CHUNK = 1 << 20
+
+
+def wheelhouse(settings: Settings) -> WheelHouse:
+    """Return the one of this machine."""
+    return WheelHouse(cache_dir(settings) / "wheels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,14 @@ class WheelHouse:
             size_bytes=path.stat().st_size,
             role=role,
         )
+
+    def keep(self, wheel: Wheel, data: bytes) -> None:
+        """Keep a wheel that was built, or lay, on another machine; `data` was checked against its hash.
+
+        Raises:
+            StorageError: The disk is full or not writable.
+        """
+        write_atomically(self._place(wheel.sha256, wheel.filename), data)
 
     def path(self, sha256: str, filename: str) -> Path | None:
         """Return where the wheel of that hash is, or None if it is not here. Its bytes were hashed when it came in, not now."""

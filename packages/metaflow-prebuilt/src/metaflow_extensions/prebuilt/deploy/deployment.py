@@ -23,7 +23,7 @@ from prebuilt.core.dockerfile import BuildMaterials, MaterialsSource
 from prebuilt.core.documents import DocumentStore, FolderDocuments
 from prebuilt.core.errors import BaseImageError, RateLimitedError, RegistryError, SettingError
 from prebuilt.core.lock import Lock
-from prebuilt.core.locks import Locks, Resolver
+from prebuilt.core.locks import LocalWheels, Locks, Resolver
 from prebuilt.core.loopback import is_loopback
 from prebuilt.core.platforms import Platform
 from prebuilt.core.plugin_calls import called
@@ -149,6 +149,7 @@ class Deployment:
             reuse=self.settings.flag("PREBUILT_REGISTRY_CACHE", default=True),
             has_bytecode=backends.builder.makes_bytecode,
             materials=self._materials(documents),
+            wheels=_wheels(self.settings),
         )
         return baker.bake(images)
 
@@ -165,7 +166,9 @@ class Deployment:
                 )
 
     def _materials(self, documents: DocumentStore) -> MaterialsSource:
-        locks = Locks(resolver=self.resolver, documents=documents, progress=self.progress)
+        locks = Locks(
+            resolver=self.resolver, documents=documents, progress=self.progress, wheels=_wheels(self.settings)
+        )
         return MaterialsOnDemand(settings=self.settings, locks=locks)
 
     def _step_image(self, name: str, asked: Asked, compute: Any) -> StepImage:
@@ -205,7 +208,13 @@ class Deployment:
             return {}
         from metaflow_extensions.prebuilt.deploy.local_environments import LocalEnvironments
 
-        locks = Locks(resolver=self.resolver, documents=documents, progress=self.progress, refresh=self.refresh)
+        locks = Locks(
+            resolver=self.resolver,
+            documents=documents,
+            progress=self.progress,
+            refresh=self.refresh,
+            wheels=_wheels(self.settings),
+        )
         environments = LocalEnvironments(settings=self.settings, locks=locks, progress=self.progress)
         steps_of: dict[str, list[str]] = {}
         requirements_of: dict[str, Requirements] = {}
@@ -295,3 +304,9 @@ def _bases(settings: Settings, documents: DocumentStore, progress: Progress) -> 
     from prebuilt.oci.base import BaseImageLookup
 
     return BaseImageLookup(settings, documents, _local_documents(settings), note=progress.note)
+
+
+def _wheels(settings: Settings) -> LocalWheels:
+    from prebuilt.lock.wheelhouse import wheelhouse
+
+    return wheelhouse(settings)
