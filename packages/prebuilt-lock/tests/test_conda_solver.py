@@ -11,6 +11,7 @@ from prebuilt.core.errors import ResolveError
 from prebuilt.core.lock import CondaPackage
 from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Target
+from prebuilt.core.url_secrets import remember_credentials
 from prebuilt.lock.conda_distributions import CondaDistribution, distributions_of
 from prebuilt.lock.conda_solver import CondaRequest, CondaSolution, CondaSolver, closure
 from prebuilt.testing.conda_channel import CondaChannel, serve_channel
@@ -270,6 +271,27 @@ class TestPrivateChannels:
             monkeypatch.setenv("RATTLER_AUTH_FILE", str(tmp_path / "auth.json"))
             urls = [package.url for package in ask(solver, served.url, {"numpy": ""}).packages]
         assert all(url.startswith(f"{served.url}/") for url in urls)
+
+    def test_password_of_its_url(
+        self, solver: CondaSolver, folder: CondaChannel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """A password that its URL was named with opens it, beside what other channels are opened with; neither is kept on the disk."""
+        write_repodata(tmp_path / "other", [ListedPackage(name="other", version="1.0")])
+        other = CondaChannel(folder=tmp_path / "other")
+        (tmp_path / ".netrc").write_text("machine localhost login me password n3trc")
+        monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+        with (
+            serve_channel(folder, user="me", password="s3cret") as served,
+            serve_channel(other, user="me", password="n3trc") as by_netrc,
+        ):
+            url = remember_credentials(served.url.replace("://", "://me:s3cret@"))
+            channels = (url, by_netrc.url.replace("127.0.0.1", "localhost"))
+            packages = ask(solver, "", {"numpy": "", "other": ""}, channels=channels).packages
+        assert {"numpy", "other"} <= {package.name for package in packages}
+        assert all(package.url.startswith("http://127.0.0.1") or package.name == "other" for package in packages)
+        kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+        assert kept
+        assert not [path for path in kept if b"s3cret" in path.read_bytes() or b"n3trc" in path.read_bytes()]
 
     def test_no_credentials(self, solver: CondaSolver, folder: CondaChannel):
         """Without credentials the channel is named, its answer, and where rattler looks for them."""

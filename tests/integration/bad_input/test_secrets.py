@@ -107,8 +107,25 @@ def test_a_password_in_a_channel_url_is_used_and_not_kept(place, site):
     Path(place.variables["HOME"], ".netrc").unlink()
     url = place.variables["CONDA_CHANNELS"].replace("://", f"://someone:{OF_CHANNEL}@")
     outcome = place.run(conda={"private": "2.32"}, CONDA_CHANNELS=url)
-    if not outcome.deployed:
-        assert "RATTLER_AUTH_FILE" in outcome.message
+    assert outcome.deployed, outcome.text
+    assert not holding(OF_CHANNEL, place, site)
+
+
+def test_a_password_in_a_direct_url_is_used_and_not_kept(place, site, tmp_path):
+    """A wheel that is named by its URL is asked for with the credentials in it; nothing that stays has them."""
+    secret = "direct-pass-4711"
+    place.secrets.append(secret)
+    with PackageIndex(username="someone", password=secret).serving() as other:
+        other.add(make_wheel(tmp_path / "dist", "direct", "1.0"))
+        url = other.url_with_credentials.removesuffix("/simple") + "/files/direct-1.0-py3-none-any.whl"
+        outcome = place.run(pypi={"direct": f"@ {url}"})
+    assert outcome.deployed, outcome.text
+    assert not holding(secret, place, site)
+
+
+def holding(secret, place, site):
+    """Return what holds the secret: names of files in the cache, digests of what was pushed."""
     held = site.store.repository("site/images")
-    for data in (*held.blobs.values(), *(manifest.data for manifest in held.manifests.values())):
-        assert OF_CHANNEL.encode() not in place.plain(data)
+    pushed = {**held.blobs, **{digest: manifest.data for digest, manifest in held.manifests.items()}}
+    kept = {str(path): path.read_bytes() for path in place.cache.rglob("*") if path.is_file()}
+    return [name for name, data in {**pushed, **kept}.items() if secret.encode() in place.plain(data)]

@@ -9,8 +9,10 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from prebuilt.core.errors import FetchError, PrebuiltError, without_credentials
+from prebuilt.core.url_secrets import remembered_credentials
 from prebuilt.lock.conda_client import conda_client
 from prebuilt.lock.download import Download, TransientError
+from prebuilt.lock.url_credentials import with_credentials
 
 if TYPE_CHECKING:
     from rattler import Client
@@ -44,7 +46,9 @@ class CondaDownloader:
         download.start_over()
         writer = _Writer(download)
         try:
-            asyncio.run(_watched(download_to_writer(self._client(), download.package.url, writer), download))
+            asyncio.run(
+                _watched(download_to_writer(self._client(), _authorized(download.package.url), writer), download)
+            )
         except (RuntimeError, OSError) as error:  # what rattler raises for every failure of a download
             if writer.failure is not None:
                 raise writer.failure from error
@@ -73,6 +77,12 @@ async def _watched(transfer: Coroutine[None, None, None], download: Download) ->
         await task
     finally:
         task.cancel()
+
+
+def _authorized(url: str) -> str:
+    """Return `url` with the credentials that its channel was named with; errors that show it are redacted where they are made."""
+    credentials = remembered_credentials(url)
+    return url if credentials is None else with_credentials(url, credentials)
 
 
 class _Writer:

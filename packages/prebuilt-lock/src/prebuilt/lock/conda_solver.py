@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from prebuilt.core.errors import ResolveError, without_credentials
 from prebuilt.core.lock import CondaPackage, Role
 from prebuilt.core.requirements import Target
+from prebuilt.core.url_secrets import remembered_credentials
 from prebuilt.lock.conda_client import channel_config, conda_client
 from prebuilt.lock.conda_distributions import CondaDistribution, distributions_of
 from prebuilt.lock.conda_specs import channel_names, match_specs, open_channels, python_spec, virtual_packages
@@ -84,7 +86,7 @@ class CondaSolver:
     priority: ChannelPriority
     folder: Path
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _gateway: Gateway | None = None
+    _gateways: dict[frozenset[str], Gateway] = field(default_factory=dict)
 
     def solve(self, request: CondaRequest, check: Check = lambda: None) -> CondaSolution:
         """Return the packages, each with its role; `check` is called now and then, and raises to stop.
@@ -143,21 +145,24 @@ class CondaSolver:
         return await solve(
             channels,
             specs,
-            gateway=self._shared_gateway(),
+            gateway=self._gateway(frozenset(without_credentials(channel.base_url) for channel in channels)),
             platforms=[Subdir(target.platform.subdir), Subdir("noarch")],
             virtual_packages=virtual_packages(target),
             channel_priority=Priority.Strict if self.priority == "strict" else Priority.Disabled,
             constraints=limits,
         )
 
-    def _shared_gateway(self) -> Gateway:
-        """Return the one gateway, so that concurrent solves read a channel once."""
+    def _gateway(self, channels: frozenset[str]) -> Gateway:
+        """Return a gateway to `channels`: the same one each time, so that concurrent solves read a channel once."""
         from rattler import Gateway
 
+        logins = {urlsplit(url).hostname or "": login for url in channels if (login := remembered_credentials(url))}
+        key = channels if logins else frozenset()
         with self._lock:
-            if self._gateway is None:
-                self._gateway = Gateway(cache_dir=self.cache, client=conda_client(timeout_s=_REQUEST_S))
-            return self._gateway
+            if key not in self._gateways:
+                client = conda_client(logins=logins, timeout_s=_REQUEST_S)
+                self._gateways[key] = Gateway(cache_dir=self.cache, client=client)
+            return self._gateways[key]
 
 
 def closure(roots: Iterable[str], graph: Mapping[str, Iterable[str]]) -> set[str]:

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError, without_credentials
+from prebuilt.core.url_secrets import credentials_in, remembered_credentials
 from prebuilt.lock.pip_config import PipConfig
-from prebuilt.lock.url_credentials import credentials_in, from_keyring, from_netrc, with_credentials
+from prebuilt.lock.url_credentials import from_keyring, from_netrc, with_credentials
 from prebuilt.lock.uv_config import UvConfig
 
 _UV_INDEX_VARIABLES = (
@@ -128,11 +129,11 @@ class IndexConfig:
         return ["--no-index"] if self.no_index else []
 
     def credentials_for(self, url: str) -> Credentials | None:
-        """Return the credentials for `url`: its own, those of an index on the same host, netrc's, the keyring's; else None.
+        """Return the credentials for `url`: those it was named with, those of an index on the same host, netrc's, the keyring's; else None.
 
         Of several indexes on the host, the one that shares the longest path with `url` counts.
         """
-        own = credentials_in(url)
+        own = credentials_in(url) or remembered_credentials(url)
         if own is not None and own.secret:
             return own
         related = sorted(

@@ -11,6 +11,7 @@ from packaging.utils import parse_wheel_filename
 
 from prebuilt.core.errors import ResolveError, without_credentials
 from prebuilt.core.lock import Wheel
+from prebuilt.core.url_secrets import remembered_credentials
 from prebuilt.lock.beside import beside
 from prebuilt.lock.conda_distributions import CondaDistribution
 from prebuilt.lock.conda_stubs import write_stubs
@@ -21,6 +22,7 @@ from prebuilt.lock.pypi_specs import PypiSpec
 from prebuilt.lock.remote_file import RemoteFiles
 from prebuilt.lock.source_build import SourceBuilder
 from prebuilt.lock.targets import PythonTarget
+from prebuilt.lock.url_credentials import with_credentials
 from prebuilt.lock.uv import UvResult, interpreter, resolve_error, run_uv
 from prebuilt.lock.wheelhouse import WheelHouse
 
@@ -96,7 +98,9 @@ class PypiSolver:
         with tempfile.TemporaryDirectory(prefix="prebuilt-resolve-") as folder:
             urls = {spec.name: spec.url for spec in direct if spec.url} | write_stubs(brought, Path(folder))
             constraints = Path(folder) / "constraints.txt"
-            constraints.write_text("".join(f"{name} @ {url}\n" for name, url in urls.items()), encoding="utf-8")
+            constraints.write_text(
+                "".join(f"{name} @ {_authorized(url, url)}\n" for name, url in urls.items()), encoding="utf-8"
+            )
             result = self._compile(specs, target, constraints)
         if result.returncode != 0:
             names = ", ".join(spec.text for spec in specs)
@@ -125,7 +129,7 @@ class PypiSolver:
             f"--python-platform={target.uv_platform}",
             *self.config.uv_arguments,
         ]
-        requirements = "".join(f"{spec.text}\n" for spec in specs)
+        requirements = "".join(f"{_authorized(spec.text, spec.url)}\n" for spec in specs)
 
         def run(*more: str) -> UvResult:
             return run_uv([*arguments, *more], environ, stdin=requirements, folder=self.folder, check=self.check)
@@ -170,3 +174,9 @@ class PypiSolver:
             size_bytes=measured.size_bytes or 0,
             role="user",
         )
+
+
+def _authorized(text: str, url: str | None) -> str:
+    """Return `text` with `url` in it as the user wrote it, with credentials; it goes to uv where no process list shows it."""
+    credentials = remembered_credentials(url) if url else None
+    return text if url is None or credentials is None else text.replace(url, with_credentials(url, credentials))

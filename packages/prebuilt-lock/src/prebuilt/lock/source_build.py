@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from packaging.utils import parse_wheel_filename
 
-from prebuilt.core.errors import ResolveError
+from prebuilt.core.errors import ResolveError, without_credentials
 from prebuilt.core.lock import Wheel
 from prebuilt.core.tool_process import run_tool
+from prebuilt.core.url_secrets import remembered_credentials
 from prebuilt.lock.download import Check
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pylock import DistFile, GitSource, PylockPackage
@@ -81,14 +85,16 @@ class SourceBuilder:
 
     def _checkout(self, source: GitSource, folder: Path, title: str) -> Path:
         """Clone the repository at the commit that was locked, with its submodules."""
+        url = without_credentials(source.url) if urlsplit(source.url).scheme in {"http", "https"} else source.url
+        environ = {**os.environ, **_git_login(url)}
         for command in (
-            ["git", "clone", "--quiet", "--no-checkout", source.url, str(folder)],
+            ["git", "clone", "--quiet", "--no-checkout", url, str(folder)],
             ["git", "-C", str(folder), "checkout", "--quiet", source.commit],
             ["git", "-C", str(folder), "submodule", "--quiet", "update", "--init", "--recursive"],
         ):
             said: list[str] = []
-            if run_tool(command, output=said.append, check=self.check) != 0:
-                raise ResolveError(f"get the source of {title}", at=source.url, reason="\n".join(said).strip())
+            if run_tool(command, output=said.append, environ=environ, check=self.check) != 0:
+                raise ResolveError(f"get the source of {title}", at=url, reason="\n".join(said).strip())
         return folder / (source.subdirectory or "")
 
 
@@ -98,3 +104,19 @@ def _needs_compiling(title: str, target: PythonTarget, why: str) -> ResolveError
         reason=f"there is no fitting wheel, and its source needs compiling: {why}",
         remedy=_REMEDY,
     )
+
+
+def _git_login(url: str) -> dict[str, str]:
+    """Return variables by which git asks `url` with the credentials that it was named with: no process list shows them.
+
+    Source: https://git-scm.com/docs/git-config#Documentation/git-config.txt-httpextraHeader
+    """
+    login = remembered_credentials(url)
+    if login is None:
+        return {}
+    shown = base64.b64encode(f"{login.username}:{login.secret}".encode()).decode()
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{url}.extraHeader",
+        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {shown}",
+    }

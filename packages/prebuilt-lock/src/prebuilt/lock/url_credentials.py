@@ -1,4 +1,4 @@
-"""Credentials in URLs, in netrc files and in keyrings."""
+"""Credentials put into URLs, and found in netrc files and in keyrings."""
 
 from __future__ import annotations
 
@@ -6,22 +6,14 @@ import logging
 import netrc
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from prebuilt.core.credentials import Credentials
 
 _log = logging.getLogger(__name__)
 _KEYRING_TIMEOUT_S = 30.0  # a keyring that waits for a person on a desktop, or for a cloud's token service
-
-
-def credentials_in(url: str) -> Credentials | None:
-    """Return the user name and password that `url` holds; None if it holds no password."""
-    parts = urlsplit(url)
-    if not parts.password and not parts.username:
-        return None
-    return Credentials(username=unquote(parts.username or ""), secret=unquote(parts.password or ""))
 
 
 def with_credentials(url: str, credentials: Credentials) -> str:
@@ -35,18 +27,28 @@ def with_credentials(url: str, credentials: Credentials) -> str:
 
 def from_netrc(host: str, environ: Mapping[str, str], home: Path) -> Credentials | None:
     """Return what ``NETRC``, ``~/.netrc`` or ``~/_netrc`` says of `host`. A file that cannot be read is logged and skipped."""
+    for read in _netrcs(environ, home):
+        entry = read.authenticators(host)
+        if entry is not None:
+            return Credentials(username=entry[0] or "", secret=entry[2] or "")
+    return None
+
+
+def all_from_netrc(environ: Mapping[str, str], home: Path) -> dict[str, Credentials]:
+    """Return what :func:`from_netrc` finds, for every host that is named."""
+    hosts = {host for read in _netrcs(environ, home) for host in read.hosts if host != "default"}
+    return {host: found for host in hosts if (found := from_netrc(host, environ, home)) is not None}
+
+
+def _netrcs(environ: Mapping[str, str], home: Path) -> Iterator[netrc.netrc]:
     named = environ.get("NETRC")
     for path in [Path(named)] if named else [home / ".netrc", home / "_netrc"]:
         if not path.is_file():
             continue
         try:
-            entry = netrc.netrc(path).authenticators(host)
+            yield netrc.netrc(path)
         except (OSError, UnicodeDecodeError, netrc.NetrcParseError) as error:
             _log.warning("%s is not used: %s", path, error)
-            continue
-        if entry is not None:
-            return Credentials(username=entry[0] or "", secret=entry[2] or "")
-    return None
 
 
 def from_keyring(url: str, username: str | None) -> Credentials | None:

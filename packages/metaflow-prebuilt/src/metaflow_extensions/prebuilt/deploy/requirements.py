@@ -16,6 +16,7 @@ from prebuilt.core.local_sources import local_digests
 from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.settings import Settings
+from prebuilt.core.url_secrets import remember_credentials
 
 DEFAULT_CUDA = "12.4"
 """Highest CUDA version that the drivers of a cluster are assumed to support, where nobody says: that of the oldest driver
@@ -76,15 +77,29 @@ def _requirements(asked: Asked, target: Target, datastore_type: str) -> Requirem
     return Requirements(
         python=python,
         target=target,
-        conda=asked.conda,
-        pypi=asked.pypi,
+        conda={_without_secret_of_channel(name): spec for name, spec in asked.conda.items()},
+        pypi={name: _without_secret_of_url(spec) for name, spec in asked.pypi.items()},
         local=local_digests(asked.pypi, Path.cwd()),
         runtime=get_pinned_conda_libs(python, datastore_type),
         channels=_channels(),
     )
 
 
+def _without_secret_of_channel(name: str) -> str:
+    """Return ``channel::name`` without the credentials in the channel's URL, which are remembered for the bake."""
+    channel, colons, package = name.rpartition("::")
+    return f"{remember_credentials(channel)}{colons}{package}"
+
+
+def _without_secret_of_url(spec: str) -> str:
+    """Return ``@ URL`` without the credentials in it, which are remembered for the bake."""
+    if not spec.startswith("@"):
+        return spec
+    url, space, rest = spec[1:].strip().partition(" ")
+    return f"@ {remember_credentials(url)}{space}{rest}"
+
+
 def _channels() -> tuple[str, ...]:
     """Return conda channels as Metaflow's own @conda reads them: from ``CONDA_CHANNELS``, by default conda-forge."""
     listed = os.environ.get("CONDA_CHANNELS", "").split(",")
-    return tuple(channel.strip() for channel in listed if channel.strip()) or ("conda-forge",)
+    return tuple(remember_credentials(channel.strip()) for channel in listed if channel.strip()) or ("conda-forge",)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +13,10 @@ from prebuilt.core.dockerfile import proxy_arguments
 from prebuilt.core.lock import CondaPackage, LockedPackage
 from prebuilt.core.loopback import is_loopback
 from prebuilt.core.settings import Settings
+from prebuilt.core.url_secrets import remembered_credentials
 from prebuilt.lock.index_config import IndexConfig
-from prebuilt.lock.url_credentials import credentials_in, from_netrc
+from prebuilt.lock.url_credentials import from_netrc
 
-_log = logging.getLogger(__name__)
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -100,13 +98,11 @@ class CondaAccess:
         Raises:
             SettingError: The configuration is malformed.
         """
-        from prebuilt.lock.conda_client import conda_config
+        from prebuilt.lock.conda_client import authentication_files, conda_config
 
         config = conda_config()
-        named = (environ.get("RATTLER_AUTH_FILE"), config.authentication_override_file)
-        files = [Path(path) for path in (*named, home / ".rattler" / "credentials.json") if path]
         return cls(
-            hosts=frozenset(host for path in files for host in _hosts(path)),
+            hosts=frozenset(host for path in authentication_files(config, environ, home) for host in _hosts(path)),
             mirrored=tuple(config.mirrors),
             is_special=bool(config.proxy_http or config.proxy_https or config.tls_no_verify),
             environ=environ,
@@ -120,7 +116,7 @@ class CondaAccess:
             self.is_special
             or url.startswith(self.mirrored)
             or any(_is_below(host, known) for known in self.hosts)
-            or credentials_in(url) is not None
+            or remembered_credentials(url) is not None
             or from_netrc(host, self.environ, self.home) is not None
         )
 
@@ -130,13 +126,8 @@ def _is_below(host: str, known: str) -> bool:
 
 
 def _hosts(path: Path) -> Iterator[str]:
-    """Yield the hosts that a file of rattler's credentials names, with or without a scheme. rattler itself says what is wrong in it."""
-    if not path.is_file():
-        return
-    try:
-        names = list(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        _log.warning("%s is not used: %s", path, error)
-        return
-    for name in names:
+    """Yield the hosts that a file of rattler's credentials names, with or without a scheme."""
+    from prebuilt.lock.conda_client import read_authentication
+
+    for name in read_authentication(path):
         yield urlsplit(name if "//" in name else f"//{name}").netloc.rpartition("@")[2].partition(":")[0]
