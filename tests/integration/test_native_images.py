@@ -262,7 +262,7 @@ def materialised(oven: Oven, kind: str) -> Path:
     lock = oven.bake(kind).lock
     cache = Path(oven.bakery.folder) / "cache"
     base = BasePython(path=f"/usr/local/bin/python{XY}", version=lock.python_version)
-    with PackageFiles(oven.bakery.settings, IndexConfig.load(), cache) as files:
+    with PackageFiles(oven.bakery.settings, IndexConfig.load(oven.bakery.settings), cache) as files:
         progress = LineProgress(lambda _: None).image("local")
         materialise(lock, folder, files=files, base=base, work_dir=cache / "work", progress=progress)
     return folder

@@ -7,6 +7,7 @@ import pytest
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
+from prebuilt.core.settings import Settings
 from prebuilt.lock import pip_config
 from prebuilt.lock.index_config import IndexConfig
 
@@ -25,7 +26,7 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 def load(environ: dict[str, str], tmp_path: Path, **more: object) -> IndexConfig:
     """Load the configuration of a made-up machine."""
-    return IndexConfig.load(environ=environ, folder=tmp_path, **more)  # type: ignore[arg-type]
+    return IndexConfig.load(Settings(environ, {}), folder=tmp_path, **more)  # type: ignore[arg-type]
 
 
 def write(path: Path, text: str) -> Path:

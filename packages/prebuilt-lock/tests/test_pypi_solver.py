@@ -9,6 +9,7 @@ from prebuilt.core.errors import DigestMismatchError, FetchError, ResolveError
 from prebuilt.core.lock import Wheel
 from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Target
+from prebuilt.core.settings import Settings
 from prebuilt.lock.conda_distributions import CondaDistribution
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pypi_solver import PypiSolver
@@ -66,7 +67,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def solver(index: PackageIndex, tmp_path: Path, notes: list[str], environ: dict[str, str]) -> PypiSolver:
     """A solver that knows the index and nothing else."""
     return PypiSolver(
-        config=IndexConfig.load(indexes=[index.url], environ=environ, folder=tmp_path),
+        config=IndexConfig.load(Settings(environ, {}), indexes=[index.url], folder=tmp_path),
         wheelhouse=WheelHouse(tmp_path / "wheelhouse"),
         note=notes.append,
         folder=tmp_path,
@@ -234,7 +235,7 @@ class TestLocalAndDirect:
         make_wheel(tmp_path / "links", "alpha", "1.0")
         environ |= {"PIP_FIND_LINKS": str(tmp_path / "links"), "PIP_NO_INDEX": "1"}
         solver = PypiSolver(
-            config=IndexConfig.load(environ=environ, folder=tmp_path),
+            config=IndexConfig.load(Settings(environ, {}), folder=tmp_path),
             wheelhouse=WheelHouse(tmp_path / "wheelhouse"),
             note=notes.append,
             folder=tmp_path,
@@ -415,7 +416,7 @@ class TestIndexFailures:
         index.add(make_wheel(dist, "alpha", "1.0"), has_hash=False)
         index.username, index.password = "me", "p@ss"
         environ["PIP_INDEX_URL"] = index.url.replace("://", "://me:p%40ss@")
-        config = IndexConfig.load(environ=environ, folder=tmp_path)
+        config = IndexConfig.load(Settings(environ, {}), folder=tmp_path)
         solver = PypiSolver(config=config, wheelhouse=WheelHouse(tmp_path), note=print, folder=tmp_path)
         (locked,) = solver.solve([PypiSpec.parse("alpha", "")], on(AMD64))
         assert locked.url.startswith("http://127.0.0.1")
@@ -430,7 +431,7 @@ class TestIndexFailures:
 
     def test_index_that_is_not_there(self, tmp_path: Path, environ: dict[str, str]):
         """A host that cannot be reached is named."""
-        config = IndexConfig.load(indexes=["http://127.0.0.1:9/simple"], environ=environ, folder=tmp_path)
+        config = IndexConfig.load(Settings(environ, {}), indexes=["http://127.0.0.1:9/simple"], folder=tmp_path)
         solver = PypiSolver(config=config, wheelhouse=WheelHouse(tmp_path), note=print, folder=tmp_path)
         with pytest.raises(ResolveError, match=r"127\.0\.0\.1:9 could not be reached"):
             solver.solve([PypiSpec.parse("alpha", "")], on(AMD64))

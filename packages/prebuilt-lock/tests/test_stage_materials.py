@@ -267,7 +267,7 @@ def test_a_package_that_is_gone_stops_it(source: MakeSource, private: Wheel):
     """What was built on another machine is not here."""
     from dataclasses import replace
 
-    with pytest.raises(FetchError, match="is not on this one"):
+    with pytest.raises(FetchError, match="neither on this one nor kept beside the lock"):
         gathered(source(), spec_of(replace(private, url="")))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
+from prebuilt.lock.authorities import trusting
 from prebuilt.lock.url_credentials import all_from_netrc
 
 if TYPE_CHECKING:
@@ -39,13 +40,18 @@ def conda_config() -> Config:
 
 
 def conda_client(
-    *, logins: Mapping[str, Credentials] | None = None, max_retries: int = 3, timeout_s: int | None = None
+    authorities: Path | None = None,
+    *,
+    logins: Mapping[str, Credentials] | None = None,
+    max_retries: int = 3,
+    timeout_s: int | None = None,
 ) -> Client:
     """Return a client with rattler's configuration and credentials.
 
     Credentials come from ``RATTLER_AUTH_FILE``, the keyring, ``~/.rattler/credentials.json`` and netrc.
 
     Args:
+        authorities: File of certificate authorities to verify servers with; None: the system's.
         logins: By host, what it is asked with in place of all that; the keyring is not asked then.
         max_retries: How often it tries a request again by itself; none where the caller does.
         timeout_s: How long a whole request may take, its answer included; None for ever.
@@ -53,7 +59,7 @@ def conda_client(
     from rattler import Client
 
     config = conda_config()
-    with _logins_of(config, logins) if logins else nullcontext():
+    with trusting(authorities), _logins_of(config, logins) if logins else nullcontext():
         return Client.from_config(config, max_retries=max_retries, user_agent="metaflow-prebuilt", timeout=timeout_s)
 
 

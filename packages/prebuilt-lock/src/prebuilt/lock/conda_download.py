@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prebuilt.core.errors import FetchError, PrebuiltError, without_credentials
@@ -27,8 +28,9 @@ _CLIENT_ERROR = range(400, 500)
 class CondaDownloader:
     """Talks to conda channels. Concurrent calls are fine, each from a thread without an event loop."""
 
-    def __init__(self) -> None:
-        """Read rattler's configuration when it is first needed."""
+    def __init__(self, authorities: Path | None) -> None:
+        """Read rattler's configuration when it is first needed; verify servers with a file of `authorities`, or as the system does."""
+        self._authorities = authorities
         self._made: Client | None = None
         self._lock = threading.Lock()
 
@@ -57,7 +59,7 @@ class CondaDownloader:
     def _client(self) -> Client:
         with self._lock:
             if self._made is None:
-                self._made = conda_client(max_retries=0)
+                self._made = conda_client(self._authorities, max_retries=0)
             return self._made
 
 

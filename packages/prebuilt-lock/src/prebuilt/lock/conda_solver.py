@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,11 +80,13 @@ class CondaSolver:
         cache: Folder for what channels list.
         priority: ``strict``: a package comes from the first channel that has it.
         folder: What paths of channels are relative to.
+        authorities: Returns the file of certificate authorities that channels are verified with; None: the system's.
     """
 
     cache: Path
     priority: ChannelPriority
     folder: Path
+    authorities: Callable[[], Path | None] = lambda: None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _gateways: dict[frozenset[str], Gateway] = field(default_factory=dict)
 
@@ -160,7 +162,7 @@ class CondaSolver:
         key = channels if logins else frozenset()
         with self._lock:
             if key not in self._gateways:
-                client = conda_client(logins=logins, timeout_s=_REQUEST_S)
+                client = conda_client(self.authorities(), logins=logins, timeout_s=_REQUEST_S)
                 self._gateways[key] = Gateway(cache_dir=self.cache, client=client)
             return self._gateways[key]
 

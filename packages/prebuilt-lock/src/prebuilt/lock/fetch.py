@@ -65,7 +65,7 @@ class PackageFiles:
 
         Args:
             settings: Say whether files are kept.
-            index_config: Credentials and certificates for wheels.
+            index_config: Credentials for wheels, certificate authorities for all packages.
             cache_dir: May not exist yet.
             backoff: How often and when to try again.
             brought: Folder of files that came along, as ``<sha256>/<file>``; they are used wherever the lock says they are.
@@ -77,7 +77,7 @@ class PackageFiles:
         """
         self._wheels = WheelDownloader(index_config)
         self._wheel_downloader: Downloader = downloader or self._wheels
-        self._conda_downloader: Downloader = downloader or CondaDownloader()
+        self._conda_downloader: Downloader = downloader or CondaDownloader(index_config.ca_bundle)
         self._brought = brought
         self._wheelhouse = WheelHouse(cache_dir / "wheels")
         self._downloads, self._kept = cache_dir / DOWNLOADS, cache_dir / "packages"

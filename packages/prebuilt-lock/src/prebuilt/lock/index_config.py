@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import ssl
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,9 @@ from urllib.parse import urlsplit
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError, without_credentials
+from prebuilt.core.settings import Settings
 from prebuilt.core.url_secrets import credentials_in, remembered_credentials
+from prebuilt.lock.authorities import Authorities
 from prebuilt.lock.pip_config import PipConfig
 from prebuilt.lock.url_credentials import from_keyring, from_netrc, with_credentials
 from prebuilt.lock.uv_config import UvConfig
@@ -41,6 +42,7 @@ class IndexConfig:
         no_index: Whether only `find_links` are searched.
         replaces: Whether `indexes` replace uv's own configuration instead of standing in for its absence.
         ca_bundle: File of trusted certificates; None for the default ones.
+        named_authorities: What it was made of, without the system's.
         client_cert: File with certificate and key that servers ask for.
         insecure_hosts: Hosts (``host`` or ``host:port``) that need no valid certificate.
         keyring: Whether the ``keyring`` command is asked.
@@ -53,6 +55,7 @@ class IndexConfig:
     no_index: bool = False
     replaces: bool = False
     ca_bundle: Path | None = None
+    named_authorities: tuple[Path, ...] = ()
     client_cert: Path | None = None
     insecure_hosts: tuple[str, ...] = ()
     keyring: bool = False
@@ -61,25 +64,25 @@ class IndexConfig:
     home: Path = field(default_factory=Path.home, repr=False)
 
     @classmethod
-    def load(
-        cls, *, indexes: Sequence[str] = (), environ: Mapping[str, str] | None = None, folder: Path | None = None
-    ) -> IndexConfig:
+    def load(cls, settings: Settings, *, indexes: Sequence[str] = (), folder: Path | None = None) -> IndexConfig:
         """Read pip's and uv's configuration.
 
         Args:
+            settings: ``METAFLOW_PREBUILT_CA_BUNDLE``, and the environment that pip's and uv's variables are read from.
             indexes: URLs that replace all configured ones, the default one first. Their credentials are looked up.
-            environ: The process environment, unless given.
             folder: Where uv's project configuration is looked for; the working folder, unless given.
 
         Raises:
-            SettingError: A configuration file is malformed.
+            SettingError: A configuration file is malformed, or there are no authorities where the setting says.
+            StorageError: The authorities could not be written into the cache.
         """
-        environ = dict(os.environ if environ is None else environ)
+        environ = dict(settings.environ)
         home = Path(environ.get("HOME") or Path.home())
         pip = PipConfig.load(environ, home)
         uv = UvConfig.load(environ, home, folder or Path.cwd())
         of_pip = (*([pip.get("index-url") or ""]), *pip.words("extra-index-url"))
         known = tuple(url for url in (*uv.indexes, *of_pip) if url)
+        authorities = Authorities.load(settings, pip.get("cert"))
         by_pip = not indexes and not uv.names_indexes
         return cls(
             indexes=_with_known_credentials(indexes, known) if indexes else (of_pip if by_pip and any(of_pip) else ()),
@@ -87,7 +90,8 @@ class IndexConfig:
             find_links=_places(pip.words("find-links"), home) if by_pip else () if indexes else uv.find_links,
             no_index=by_pip and pip.flag("no-index"),
             replaces=bool(indexes),
-            ca_bundle=_file(environ.get("SSL_CERT_FILE") or pip.get("cert") or environ.get("REQUESTS_CA_BUNDLE")),
+            ca_bundle=authorities.file(),
+            named_authorities=authorities.named,
             client_cert=_file(environ.get("SSL_CLIENT_CERT") or pip.get("client-cert")),
             insecure_hosts=(*uv.insecure_hosts, *pip.words("trusted-host")),
             keyring=_uses_keyring(uv.keyring, pip.get("keyring-provider")),
@@ -166,7 +170,10 @@ class IndexConfig:
         except OSError as error:
             places = ", ".join(str(path) for path in (self.ca_bundle, self.client_cert) if path)
             raise SettingError(
-                "SSL_CERT_FILE (pip: cert, client-cert)", at=places, reason=str(error), remedy="name a PEM file"
+                "METAFLOW_PREBUILT_CA_BUNDLE, SSL_CERT_FILE (pip: cert, client-cert)",
+                at=places,
+                reason=str(error),
+                remedy="name a PEM file",
             ) from error
         return context
 

@@ -56,6 +56,7 @@ class LockResolver:
             cache=cache_dir(settings) / "repodata",
             priority="strict" if priority == "strict" else "disabled",
             folder=self._folder,
+            authorities=lambda: IndexConfig.load(settings, folder=self._folder).ca_bundle,
         )
 
     def resolve(self, requirements: Requirements, *, check: Check = lambda: None) -> Lock:
@@ -153,7 +154,7 @@ class LockResolver:
             raise ResolveError(error.tried, at=error.at, reason=error.reason, remedy=remedy) from error
 
     def _pypi_solver(self, requirements: Requirements, check: Check) -> PypiSolver:
-        config = IndexConfig.load(indexes=requirements.indexes, environ=self._settings.environ, folder=self._folder)
+        config = IndexConfig.load(self._settings, indexes=requirements.indexes, folder=self._folder)
         return PypiSolver(config=config, wheelhouse=self._wheelhouse, note=self._note, folder=self._folder, check=check)
 
     def _specs(self, packages: Mapping[str, str]) -> list[PypiSpec]:

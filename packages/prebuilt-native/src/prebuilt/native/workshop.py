@@ -34,7 +34,7 @@ class Workbench:
         cache = cache_dir(settings)
         self.scratch: Path = cache / "scratch"
         _sweep(self.scratch)
-        self.files = PackageFiles(settings, IndexConfig.load(), cache)
+        self.files = PackageFiles(settings, IndexConfig.load(settings), cache)
         self.threads = ThreadPoolExecutor(self._config.layer_workers, thread_name_prefix="layer")
         self._lock = threading.Lock()
         self._compilers: dict[str, BytecodeCompiler] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ssl
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -117,16 +118,23 @@ class ServedChannel:
 
 @contextlib.contextmanager
 def serve_channel(
-    channel: CondaChannel, *, user: str | None = None, password: str | None = None, token: str | None = None
+    channel: CondaChannel,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[ServedChannel]:
     """Serve `channel` on loopback while the body runs: to everybody, or to who shows a password or a token.
 
-    A token is part of the path, as conda's clients write it: ``/t/<token>/channel/…``.
+    With `tls`, by HTTPS. A token is part of the path, as conda's clients write it: ``/t/<token>/channel/…``.
     """
     served = ServedChannel(channel, "", user, password, token)
     handler = type("Handler", (_Handler,), {"served": served})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        served.url = f"http://127.0.0.1:{server.server_port}/channel"
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        served.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}/channel"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="conda-channel")
         thread.start()
         try:

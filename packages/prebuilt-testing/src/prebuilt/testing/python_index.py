@@ -10,6 +10,7 @@ import html
 import io
 import json
 import re
+import ssl
 import tarfile
 import threading
 import zipfile
@@ -226,6 +227,7 @@ class PackageIndex:
     password: str = field(default="", repr=False)
     requests: list[str] = field(default_factory=list)
     failing_with: int | None = None
+    tls: ssl.SSLContext | None = None
     _files: list[IndexedFile] = field(default_factory=list)
     _port: int = 0
 
@@ -243,7 +245,7 @@ class PackageIndex:
     @property
     def url(self) -> str:
         """Of the index, without credentials."""
-        return f"http://127.0.0.1:{self._port}/simple"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}/simple"
 
     @property
     def url_with_credentials(self) -> str:
@@ -254,6 +256,8 @@ class PackageIndex:
     def serving(self) -> Iterator[PackageIndex]:
         """Serve until the body ends."""
         server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"index": self}))
+        if self.tls is not None:
+            server.socket = self.tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         self._port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()

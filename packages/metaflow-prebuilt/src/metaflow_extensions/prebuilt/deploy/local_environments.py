@@ -43,7 +43,7 @@ class LocalEnvironments:
         try:
             lock = self.locks.get(requirements)
             base = _host_python()
-            with PackageFiles(self.settings, IndexConfig.load(), cache) as files:
+            with PackageFiles(self.settings, IndexConfig.load(self.settings), cache) as files:
                 interpreter = materialise(
                     lock,
                     cache / "envs" / _name(lock, base),

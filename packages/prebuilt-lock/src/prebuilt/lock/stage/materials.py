@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from prebuilt.core.dockerfile import MaterialsSource
 
 _AT_ONCE = 4
-_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +134,7 @@ class LockMaterials:
 
     @cached_property
     def _index_config(self) -> IndexConfig:
-        return IndexConfig.load(environ=self.settings.environ)
+        return IndexConfig.load(self.settings)
 
     @cached_property
     def _rules(self) -> TravelRules:
@@ -148,20 +147,7 @@ class LockMaterials:
     @cached_property
     def _certificates(self) -> bytes:
         """The authorities that this user was told to trust: for package indexes, and for everything. Empty without any."""
-        environ, of_indexes = self.settings.environ, self._index_config.ca_bundle
-        named = [of_indexes, self.settings.get("PREBUILT_CA_BUNDLE"), environ.get("SSL_CERT_DIR")]
-        requests = environ.get("REQUESTS_CA_BUNDLE")
-        if of_indexes is None and requests:  # a folder, which nothing that reaches an index reads
-            named.append(requests)
-        paths = dict.fromkeys(Path(name).expanduser() for name in named if name)
-        files = [file for path in paths for file in (_certificates_in(path) if path.is_dir() else [path])]
-        return b"\n".join(dict.fromkeys(map(_read, files)))
-
-
-def _certificates_in(folder: Path) -> list[Path]:
-    """Return the files of certificates in a folder, by name. OpenSSL's have each twice: links by hashes lead to files."""
-    with storage_errors("list certificates", folder):
-        return sorted(path for path in folder.iterdir() if path.is_file() and _CERTIFICATE in path.read_bytes())
+        return b"\n".join(dict.fromkeys(_read(path) for path in self._index_config.named_authorities))
 
 
 def _read(path: Path) -> bytes:
