@@ -12,10 +12,12 @@ from metaflow_extensions.prebuilt.deploy import deployment as deployment_module
 from metaflow_extensions.prebuilt.deploy.backends import Backends
 from metaflow_extensions.prebuilt.deploy.deployment import Deployment, StepToDeploy, set_image
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
+from metaflow_extensions.prebuilt.deploy.local_environments import LocalEnvironments
 from metaflow_extensions.prebuilt.plugins.conda.asked import PrebuiltEnvironmentException, asked_of, compute_of
 from prebuilt.core.build_service import DockerBuildService
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.errors import ResolveError, SettingError
+from prebuilt.core.documents import FolderDocuments
+from prebuilt.core.errors import ForbiddenError, RegistryUnreachableError, ResolveError, SettingError, UnauthorizedError
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.lock import Lock, Wheel
 from prebuilt.core.progress import LineProgress
@@ -271,6 +273,61 @@ def test_pull_settings_reach_decorators_that_know_them(deploy, on_kubernetes):
     attributes = compute_of(flow.start).attributes
     assert attributes["image_pull_policy"] == "IfNotPresent"
     assert attributes["image_pull_secrets"] == ["pull"]
+
+
+@pytest.fixture
+def kept(world, monkeypatch, tmp_path):
+    """Give the registry documents, and record what is asked of it; `refusing` makes it fail."""
+    world.resolver.url = "https://files.example/six.whl"
+    kept = SimpleNamespace(refusing={}, asked=[], folder=FolderDocuments(tmp_path / "documents"))
+
+    def act(verb, name, *data):
+        kept.asked.append(verb)
+        if verb in kept.refusing:
+            raise kept.refusing[verb]
+        return getattr(kept.folder, verb)(name, *data)
+
+    store = SimpleNamespace(get=lambda name: act("get", name), put=lambda name, data: act("put", name, data))
+    monkeypatch.setattr(Registry, "documents", lambda _: store, raising=False)
+    monkeypatch.setattr(LocalEnvironments, "ensure", lambda self, asked, title: self.locks.get(asked).req_id)
+    return kept
+
+
+def test_local_steps_need_no_registry_again(deploy, world, kept):
+    """What this machine has seen of the registry's documents is enough for steps that run here."""
+    chosen = {"METAFLOW_PREBUILT_IMAGE_REGISTRY": "site"}
+    deploy(Three, **chosen)
+    kept.refusing = dict.fromkeys(("get", "put"), RegistryUnreachableError("ask", reason="offline"))
+    asked = len(kept.asked)
+    assert deploy(Three, **chosen)[1].interpreters
+    assert len(kept.asked) == asked
+    assert len(world.resolver.resolved) == 1
+
+
+def test_an_unreachable_registry_is_not_an_empty_one(deploy, world, kept):
+    """A local step whose lock this machine never saw does not get one of its own."""
+    kept.refusing = {"get": RegistryUnreachableError("ask", reason="offline")}
+    with pytest.raises(RegistryUnreachableError):
+        deploy(Three, METAFLOW_PREBUILT_IMAGE_REGISTRY="site")
+    assert not world.resolver.resolved
+
+
+def test_another_registry_has_other_locks(deploy, world, kept):
+    """What was seen of one registry is not taken for another's."""
+    deploy(Three, METAFLOW_PREBUILT_IMAGE_REGISTRY="site")
+    asked = len(kept.asked)
+    deploy(Three, METAFLOW_PREBUILT_IMAGE_REGISTRY="other")
+    assert kept.asked[asked:] == ["get"]
+
+
+@pytest.mark.parametrize("refusal", [UnauthorizedError, ForbiddenError])
+@pytest.mark.parametrize("specs", [(), ("container",)])
+def test_who_may_only_pull_is_told_that_nothing_is_shared(deploy, world, kept, refusal, specs):
+    """The lock is used all the same, by local steps and for images."""
+    kept.refusing = {"put": refusal("push a document", at="registry.example", reason="you may not")}
+    deploy(Three, *specs, METAFLOW_PREBUILT_IMAGE_REGISTRY="site")
+    (line,) = [line for line in world.lines if "not shared" in line]
+    assert "registry.example" in line
 
 
 def test_others_are_left_alone():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from prebuilt.core.errors import InvalidValueError
+from prebuilt.core.errors import ForbiddenError, InvalidValueError, UnauthorizedError
 from prebuilt.core.storage import read_if_there, write_atomically
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,119}")  # must also serve as the tag of an OCI artifact
@@ -47,3 +49,52 @@ class FolderDocuments:
     def put(self, name: str, data: bytes) -> None:
         """Write the file by rename."""
         write_atomically(self.folder / check_document_name(name), data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFirstDocuments:
+    """Documents of another place, of which this machine keeps what it has seen: that is read without asking there.
+
+    For work that needs no registry. Somebody else's newer document is not seen until this machine makes a new one itself.
+    """
+
+    near: DocumentStore
+    far: DocumentStore
+
+    def get(self, name: str) -> bytes | None:
+        """Return the document that is kept here, or else the other place's."""
+        kept = self.near.get(name)
+        if kept is None:
+            kept = self.far.get(name)
+            if kept is not None:
+                self.near.put(name, kept)
+        return kept
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep the document here and there."""
+        self.near.put(name, data)
+        self.far.put(name, data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedIfAllowed:
+    """Documents that are not kept where the place does not let us write; `note` is told so, once."""
+
+    documents: DocumentStore
+    note: Callable[[str], None]
+    _untold: threading.Lock = field(default_factory=threading.Lock)  # taken by who tells
+
+    def get(self, name: str) -> bytes | None:
+        """Return the document."""
+        return self.documents.get(name)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep the document if we may."""
+        try:
+            self.documents.put(name, data)
+        except (UnauthorizedError, ForbiddenError) as error:
+            if self._untold.acquire(blocking=False):
+                self.note(f"prebuilt: what was found out is not shared with others: {error}")
+
+
+_: tuple[type[DocumentStore], ...] = (FolderDocuments, LocalFirstDocuments, SharedIfAllowed)

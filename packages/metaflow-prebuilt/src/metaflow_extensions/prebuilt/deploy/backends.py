@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from metaflow_extensions.prebuilt.deploy.default_builder import DefaultBuilder
 from prebuilt.core.build_service import DockerBuildService
+from prebuilt.core.canonical import content_id
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.plugins import BUILD_SERVICES, IMAGE_REGISTRIES
 from prebuilt.core.progress import Progress
@@ -15,6 +16,19 @@ BUILD_SERVICE, IMAGE_REGISTRY = "PREBUILT_BUILD_SERVICE", "PREBUILT_IMAGE_REGIST
 DEFAULT_BUILD_SERVICE, DEFAULT_IMAGE_REGISTRY = "docker", "dockerhub"
 EMBEDDED_BUILD_SERVICE, EMBEDDED_IMAGE_REGISTRY = "native", "layout"
 GENERAL_IMAGE_REGISTRY, GENERAL_SETTING = "oci", "PREBUILT_REGISTRY"
+
+_OF_REGISTRIES = (
+    IMAGE_REGISTRY,
+    GENERAL_SETTING,
+    "PREBUILT_IMAGE_NAMESPACE",
+    "PREBUILT_LAYOUT",
+    "PREBUILT_DOCKERHUB_USER",
+    "PREBUILT_ECR_ACCOUNT",
+    "PREBUILT_ECR_REGION",
+    "PREBUILT_GCR_PROJECT",
+    "PREBUILT_GCR_HOST",
+    "PREBUILT_LOCAL_REGISTRY_PUSH",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +69,11 @@ def choose_backends(settings: Settings, progress: Progress) -> Backends:
 def registry_is_chosen(settings: Settings) -> bool:
     """Return whether somebody said where images are kept."""
     return settings.get(IMAGE_REGISTRY) is not None or settings.get(GENERAL_SETTING) is not None
+
+
+def registry_identity(settings: Settings) -> str:
+    """Return 12 hex digits that stand for what is set about where images are kept; the registry is not asked."""
+    return content_id({name: settings.get(name) for name in _OF_REGISTRIES})[:12]
 
 
 def _registry_name(settings: Settings) -> str | None:

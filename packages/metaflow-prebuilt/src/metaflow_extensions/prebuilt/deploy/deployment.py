@@ -12,7 +12,13 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from metaflow_extensions.prebuilt.deploy.backends import IMAGE_REGISTRY, Backends, choose_backends, registry_is_chosen
+from metaflow_extensions.prebuilt.deploy.backends import (
+    IMAGE_REGISTRY,
+    Backends,
+    choose_backends,
+    registry_identity,
+    registry_is_chosen,
+)
 from metaflow_extensions.prebuilt.deploy.base_image import base_image
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
 from metaflow_extensions.prebuilt.deploy.interruption import at_once_the_second_time
@@ -20,7 +26,7 @@ from metaflow_extensions.prebuilt.deploy.requirements import image_requirements,
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
 from prebuilt.core.bake import BakedImage, Baker, BaseImages, StepImage
 from prebuilt.core.dockerfile import BuildMaterials, MaterialsSource
-from prebuilt.core.documents import DocumentStore, FolderDocuments
+from prebuilt.core.documents import DocumentStore, FolderDocuments, LocalFirstDocuments, SharedIfAllowed
 from prebuilt.core.errors import BaseImageError, RateLimitedError, RegistryError, SettingError
 from prebuilt.core.lock import Lock
 from prebuilt.core.locks import LocalWheels, Locks, Resolver
@@ -98,7 +104,7 @@ class Deployment:
         elsewhere = [step for step in steps if step.compute is not None]
         here = {step.name: step.asked for step in steps if step.compute is None and step.asked}
         backends = self._backends(elsewhere)
-        documents = (called(backends.registry.documents) if backends else None) or _local_documents(self.settings)
+        documents = DocumentsOnDemand(settings=self.settings, progress=self.progress, backends=backends)
         baked = self._bake(elsewhere, backends, documents) if backends else {}
         self._warn_of_loopback(
             {step.name: baked[step.name] for step in elsewhere if step.leaves_this_machine and step.name in baked}
@@ -112,7 +118,7 @@ class Deployment:
             elif step.name in pinned:
                 step.compute.attributes["image"] = pinned[step.name]  # type: ignore[union-attr]
         images = {name: image.reference for name, image in baked.items()} | pinned
-        return Deployed(images=images, interpreters=self._make_environments(here, documents))
+        return Deployed(images=images, interpreters=self._make_environments(here, documents.local_first()))
 
     def _backends(self, elsewhere: Sequence[StepToDeploy]) -> Backends | None:
         """Return builder and registry if images are to be baked, or if locks have a chosen place to be kept at."""
@@ -251,6 +257,36 @@ class ResolverOnDemand:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DocumentsOnDemand:
+    """The documents of the chosen registry, or a local folder where it has none; which, is asked when one is wanted."""
+
+    settings: Settings
+    progress: Progress
+    backends: Backends | None
+
+    def get(self, name: str) -> bytes | None:
+        """Return the document."""
+        return self._documents.get(name)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep the document; where the registry does not let us, say that it is not shared."""
+        self._documents.put(name, data)
+
+    def local_first(self) -> DocumentStore:
+        """Return the same for steps that run here: with what this machine has seen before, they need no registry."""
+        if self.backends is None:
+            return self
+        return LocalFirstDocuments(near=_local_documents(self.settings, registry_identity(self.settings)), far=self)
+
+    @cached_property
+    def _documents(self) -> DocumentStore:
+        shared = called(self.backends.registry.documents) if self.backends is not None else None
+        if shared is None:
+            return _local_documents(self.settings)
+        return SharedIfAllowed(documents=shared, note=self.progress.note)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MaterialsOnDemand:
     """The project's source of materials for Dockerfiles, which is imported when one is to be built."""
 
@@ -293,8 +329,10 @@ def _progress(echo: Callable[..., None], *, quiet: bool) -> Progress:
     return LineProgress(lambda line: echo(line, no_bold=True))
 
 
-def _local_documents(settings: Settings) -> DocumentStore:
-    return FolderDocuments(cache_dir(settings) / "documents")
+def _local_documents(settings: Settings, of_registry: str = "") -> DocumentStore:
+    """Return the documents of this machine, or its copies of those that one registry has."""
+    folder = cache_dir(settings) / "documents"
+    return FolderDocuments(folder / f"of-{of_registry}" if of_registry else folder)
 
 
 # What follows is imported on use: a flow of which everything is baked already needs little of it.
