@@ -203,6 +203,35 @@ def test_a_damaged_kept_lock_is_said_and_resolved_anew(
     assert any("kept lock is not used" in line for line in bakery.lines)
 
 
+class Pythons:
+    """Pythons from somewhere, of 3.11 alone."""
+
+    def __init__(self, *versions: str) -> None:
+        self.versions = versions
+
+    def can_get(self, python_xy: str, *, check: Callable[[], None] = lambda: None) -> bool:
+        """Know without asking."""
+        check()
+        return python_xy in self.versions
+
+    def get(self, python_xy: str, progress: Any, cancellation: Cancellation) -> Path:
+        """Be somewhere."""
+        return Path(f"/python{python_xy}")
+
+
+@pytest.mark.parametrize(("there", "got", "bytecode"), [(True, (), True), (False, ("3.11",), True), (False, (), False)])
+def test_bytecode_wherever_a_python_can_be_had(
+    bakery: Bakery, step: Callable[..., StepImage], *, there: bool, got: tuple[str, ...], bytecode: bool
+) -> None:
+    """A machine without the image's Python makes the same image as one that has it, if it can get one; the builder is handed it."""
+    requests: list[BuildRequest] = []
+    bakery.maker.act = requests.append
+    pythons = Pythons(*got)
+    baked = replace(bakery.baker, has_bytecode=lambda _: there, interpreters=pythons).bake([step("a", "x")])
+    assert baked["a"].spec.bytecode is bytecode
+    assert requests[0].interpreters is pythons
+
+
 def test_images_are_baked_at_once(bakery: Bakery, step: Callable[..., StepImage]) -> None:
     """Two different images wait for each other, which only works if both are under way."""
     barrier = threading.Barrier(2, timeout=60)

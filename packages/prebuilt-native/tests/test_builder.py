@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,8 @@ from prebuilt.core.errors import (
 from prebuilt.core.lock import Wheel
 from prebuilt.core.plan import LARGE_BYTES
 from prebuilt.core.settings import Settings
-from prebuilt.native import layer_maker
+from prebuilt.lock.interpreter import find_interpreter
+from prebuilt.native import layer_maker, workshop
 from prebuilt.native.builder import NativeBuilder
 from prebuilt.native.config import NativeConfig, layout_folder
 from prebuilt.native.registry import LayoutRegistry
@@ -368,6 +370,18 @@ def test_a_base_image_that_vanished_is_named(bench: Any, wheel: MakeWheel) -> No
     gone = replace(bench, base=replace(bench.base, digest="sha256:" + "0" * 64))
     with pytest.raises(BaseImageError, match="gone now"):
         gone.build(wheel("one"))
+
+
+def test_a_python_that_this_machine_lacks_is_got_for_compiling(
+    bench: Any, wheel: MakeWheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image has its bytecode all the same."""
+    spec = bench.spec(wheel("one"))
+    pythons = SimpleNamespace(get=lambda *_: find_interpreter(spec.lock.python_xy))
+    monkeypatch.setattr(workshop, "find_interpreter", lambda _: None)
+    request = replace(bench.request(spec), interpreters=pythons)
+    image = NativeBuilder(bench.settings).build(request, bench.progress())
+    assert [path for path in files_of(bench, image) if path.endswith(".pyc")]
 
 
 def test_bytecode_can_be_left_out(bench: Any, wheel: MakeWheel) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService
+from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService, Interpreters
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.dockerfile import MaterialsSource
@@ -77,7 +77,8 @@ class Baker:
         documents: Where locks are kept; the registry's own, or a local folder where it has none.
         refresh: Resolve anew even where a lock is kept, and keep the new one.
         reuse: Whether an image that the registry already has is taken (``METAFLOW_PREBUILT_REGISTRY_CACHE``).
-        has_bytecode: Says whether bytecode can be made for a Python X.Y.
+        has_bytecode: Says whether the builder can make bytecode for a Python X.Y as this machine is.
+        interpreters: Where a Python comes from for which it cannot; None: nowhere, and its images have no bytecode.
         wheels: Where this machine has wheels that no URL serves; see :class:`~prebuilt.core.locks.Locks`.
         materials: Gathers what the build stage of a Dockerfile needs; None where the builder takes specs.
     """
@@ -93,6 +94,7 @@ class Baker:
     refresh: bool = False
     reuse: bool = True
     has_bytecode: Callable[[str], bool] = lambda _: True
+    interpreters: Interpreters | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     materials: MaterialsSource | None = None
     wheels: LocalWheels | None = None
@@ -118,19 +120,30 @@ class Baker:
             _titles({step: requirements.req_id for step, requirements in wanted.items()}),
             lambda req_id, stop: kept.get(by_req_id[req_id], check=stop.check),
         )
+        bytecode = self._each(
+            _titles({step: locks[requirements.req_id].python_xy for step, requirements in wanted.items()}),
+            self._makes_bytecode,
+        )
         specs = {
-            step: self._spec(locks[requirements.req_id], bases[places[step]]) for step, requirements in wanted.items()
+            step: self._spec(lock, bases[places[step]], bytecode=bytecode[lock.python_xy])
+            for step, lock in ((step, locks[requirements.req_id]) for step, requirements in wanted.items())
         }
         by_full_id = {spec.full_id: spec for spec in specs.values()}
         titles = _titles({step: spec.full_id for step, spec in specs.items()})
         images = self._each(titles, lambda full_id, stop: self._image(by_full_id[full_id], titles[full_id], stop))
         return {step: images[spec.full_id] for step, spec in specs.items()}
 
-    def _spec(self, lock: Lock, base: BaseImage) -> ImageSpec:
+    def _makes_bytecode(self, python_xy: str, cancellation: Cancellation) -> bool:
+        """Return whether images with that Python get bytecode: wherever it is to be had, so that all machines agree on what they are."""
+        if called(self.has_bytecode, python_xy):
+            return True
+        return self.interpreters is not None and self.interpreters.can_get(python_xy, check=cancellation.check)
+
+    def _spec(self, lock: Lock, base: BaseImage, *, bytecode: bool) -> ImageSpec:
         return ImageSpec(
             lock=lock,
             base=base,
-            bytecode=called(self.has_bytecode, lock.python_xy),
+            bytecode=bytecode,
             compression=self.compression,
             labels=self.labels,
             variant=called(self.builder.image_identity_suffix),
@@ -163,6 +176,7 @@ class Baker:
             push_credentials=published,
             documents=called(registry.documents),
             materials=self.materials,
+            interpreters=self.interpreters,
             cancellation=cancellation,
         )
         try:

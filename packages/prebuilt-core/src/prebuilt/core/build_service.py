@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
@@ -72,6 +73,21 @@ def check_registry(
         )
 
 
+class Interpreters(Protocol):
+    """Pythons that are got for this machine, to compile bytecode with where it has none of that version. Concurrent calls are fine."""
+
+    def can_get(self, python_xy: str, *, check: Callable[[], None] = lambda: None) -> bool:
+        """Return whether there is a Python X.Y to be got; if not, the user has been told why."""
+
+    def get(self, python_xy: str, progress: ImageProgress, cancellation: Cancellation) -> Path:
+        """Return the path of a Python X.Y.
+
+        Raises:
+            BuildError: It does not run here.
+            FetchError: It could not be downloaded.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """One image to build and push.
@@ -84,6 +100,7 @@ class BuildRequest:
         push_credentials: What the registry's ``push_credentials()`` returned, for outside builders.
         documents: Where small documents are kept for everybody who uses the registry; None for beside the image.
         materials: Gathers what a Dockerfile's build stage needs; None where only specs are built.
+        interpreters: Where a builder that compiles on this machine gets a Python that this machine lacks; None: nowhere.
         cancellation: Looked at between steps of the work.
     """
 
@@ -94,6 +111,7 @@ class BuildRequest:
     push_credentials: Mapping[str, Any] = field(default_factory=dict, repr=False)
     documents: DocumentStore | None = None
     materials: MaterialsSource | None = None
+    interpreters: Interpreters | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     def check_registries(self, builder: str) -> None:

@@ -32,7 +32,7 @@ def _is_running(xy: str) -> bool:
 
 @functools.lru_cache
 def _search(xy: str) -> Path | None:
-    return next((path for path in _candidates(xy, os.environ) if _fits(path, xy)), None)
+    return next((path for path in _candidates(xy, os.environ) if is_python(path, xy)), None)
 
 
 def _candidates(xy: str, environ: Mapping[str, str]) -> Iterator[Path]:
@@ -47,7 +47,8 @@ def _candidates(xy: str, environ: Mapping[str, str]) -> Iterator[Path]:
     yield from sorted(pyenv.glob(f"versions/{xy}.*/bin/python{xy}"), reverse=True)
 
 
-def _fits(path: Path, xy: str) -> bool:
+def is_python(path: Path, xy: str) -> bool:
+    """Return whether `path` is a released CPython of version `xy` that runs."""
     try:
         with path.open("rb") as file:
             if file.read(2) == b"#!":  # a version manager's shim, which starts some Python or none

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from prebuilt.core.build_service import BuildRequest, Cancellation
@@ -130,13 +131,20 @@ class ImageBuild:
             {key: replace(one.layer, file_list=file_list) if one.files else one.layer for key, one in made.items()}
         )
 
+    def _get_interpreter(self) -> Path | None:
+        """Return a Python to compile with that this machine lacks, if there is one to be got."""
+        interpreters = self.request.interpreters
+        if interpreters is None:
+            return None
+        return interpreters.get(self.spec.lock.python_xy, self.progress, self.request.cancellation)
+
     def _maker(self) -> LayerMaker:
         lock, workbench = self.spec.lock, self.workbench
         target = InstallTarget.of(lock)
         installer = PackageInstaller(
             workbench.files,
             target,
-            compiler=workbench.compiler(lock.python_xy) if self.spec.bytecode else None,
+            compiler=workbench.compiler(lock.python_xy, self._get_interpreter) if self.spec.bytecode else None,
             work_dir=workbench.scratch,
             link_scripts=link_scripts_setting(self.settings),
             note=self.progress.note,

@@ -40,15 +40,15 @@ class Workbench:
         self._compilers: dict[str, BytecodeCompiler] = {}
         self._under_way: dict[tuple[str, str], Future[Any]] = {}
 
-    def compiler(self, xy: str) -> BytecodeCompiler:
-        """Return the compiler for Python `xy`.
+    def compiler(self, xy: str, otherwise: Callable[[], Path | None] = lambda: None) -> BytecodeCompiler:
+        """Return the compiler for Python `xy`; `otherwise` gets an interpreter where this machine has none.
 
         Raises:
-            BuildError: No interpreter of that version is on this machine.
+            BuildError: There is no interpreter of that version.
         """
+        interpreter = find_interpreter(xy) or otherwise()  # not under the lock: it may be a download
         with self._lock:
             if xy not in self._compilers:
-                interpreter = find_interpreter(xy)
                 if interpreter is None:
                     raise BuildError(
                         f"compile bytecode for Python {xy}",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,9 +23,10 @@ from metaflow_extensions.prebuilt.deploy.backends import (
 from metaflow_extensions.prebuilt.deploy.base_image import base_image
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
 from metaflow_extensions.prebuilt.deploy.interruption import at_once_the_second_time
-from metaflow_extensions.prebuilt.deploy.requirements import image_requirements, local_requirements
+from metaflow_extensions.prebuilt.deploy.requirements import conda_channels, image_requirements, local_requirements
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
 from prebuilt.core.bake import BakedImage, Baker, BaseImages, StepImage
+from prebuilt.core.build_service import Cancellation, Interpreters
 from prebuilt.core.dockerfile import BuildMaterials, MaterialsSource
 from prebuilt.core.documents import DocumentStore, FolderDocuments, LocalFirstDocuments, SharedIfAllowed
 from prebuilt.core.errors import BaseImageError, RateLimitedError, RegistryError, SettingError
@@ -137,7 +139,7 @@ class Deployment:
         return backends
 
     def _bake(
-        self, elsewhere: Sequence[StepToDeploy], backends: Backends, documents: DocumentStore
+        self, elsewhere: Sequence[StepToDeploy], backends: Backends, documents: DocumentsOnDemand
     ) -> dict[str, BakedImage]:
         images = [self._step_image(step.name, step.asked, step.compute) for step in elsewhere if step.asked]
         if not images:
@@ -155,6 +157,7 @@ class Deployment:
             reuse=self.settings.flag("PREBUILT_REGISTRY_CACHE", default=True),
             has_bytecode=backends.builder.makes_bytecode,
             materials=self._materials(documents),
+            interpreters=self._interpreters(documents),
             wheels=_wheels(self.settings),
         )
         return baker.bake(images)
@@ -176,6 +179,10 @@ class Deployment:
             resolver=self.resolver, documents=documents, progress=self.progress, wheels=_wheels(self.settings)
         )
         return MaterialsOnDemand(settings=self.settings, locks=locks)
+
+    def _interpreters(self, documents: DocumentsOnDemand) -> Interpreters:
+        locks = Locks(resolver=self.resolver, documents=documents.local_first(), progress=self.progress)
+        return InterpretersOnDemand(settings=self.settings, locks=locks)
 
     def _step_image(self, name: str, asked: Asked, compute: Any) -> StepImage:
         if "image" not in compute.attributes:
@@ -304,6 +311,28 @@ class MaterialsOnDemand:
         from prebuilt.lock.stage.materials import LockMaterials
 
         return LockMaterials(settings=self.settings, locks=self.locks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpretersOnDemand:
+    """Pythons to compile bytecode with, of which the source is imported when this machine lacks one."""
+
+    settings: Settings
+    locks: Locks
+
+    def can_get(self, python_xy: str, *, check: Callable[[], None] = lambda: None) -> bool:
+        """Return whether there is a Python X.Y to be got."""
+        return self._source.can_get(python_xy, check=check)
+
+    def get(self, python_xy: str, progress: ImageProgress, cancellation: Cancellation) -> Path:
+        """Return the path of a Python X.Y."""
+        return self._source.get(python_xy, progress, cancellation)
+
+    @cached_property
+    def _source(self) -> Interpreters:
+        from prebuilt.lock.conda_interpreters import CondaInterpreters
+
+        return CondaInterpreters(settings=self.settings, locks=self.locks, channels=conda_channels())
 
 
 def set_image(compute: Any, image: BakedImage) -> None:

@@ -81,7 +81,7 @@ def _requirements(asked: Asked, target: Target, datastore_type: str) -> Requirem
         pypi={name: _without_secret_of_url(spec) for name, spec in asked.pypi.items()},
         local=local_digests(asked.pypi, Path.cwd()),
         runtime=get_pinned_conda_libs(python, datastore_type),
-        channels=_channels(),
+        channels=conda_channels(),
     )
 
 
@@ -99,7 +99,7 @@ def _without_secret_of_url(spec: str) -> str:
     return f"@ {remember_credentials(url)}{space}{rest}"
 
 
-def _channels() -> tuple[str, ...]:
+def conda_channels() -> tuple[str, ...]:
     """Return conda channels as Metaflow's own @conda reads them: from ``CONDA_CHANNELS``, by default conda-forge."""
     listed = os.environ.get("CONDA_CHANNELS", "").split(",")
     return tuple(remember_credentials(channel.strip()) for channel in listed if channel.strip()) or ("conda-forge",)
