@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -148,22 +149,27 @@ class TestTask:
     def test_its_exit_code_is_the_containers(self, task, store, monkeypatch, prepared):
         """A task that dies of its own accord says how."""
         _, prebuilt = prepared(Sized, "container")
-        _engine(monkeypatch, lambda _: 7)
+        _engine(monkeypatch, lambda: 7)
         assert task.run(prebuilt, store, SimpleNamespace(TYPE="local")) == 7
 
     def test_it_is_stopped_after_its_time(self, task, store, monkeypatch, prepared):
         """A task that does not heed its @timeout is ended from outside."""
-        import time
-
         monkeypatch.setattr("metaflow_extensions.prebuilt.deploy.container_task._GRACE_S", -99)
         _, prebuilt = prepared(Sized, "container")
-        _engine(monkeypatch, lambda _: time.sleep(30))
+        _engine(monkeypatch, lambda: time.sleep(30))
         assert task.run(prebuilt, store, SimpleNamespace(TYPE="local")) == TIMED_OUT
+
+    def test_its_time_begins_when_its_image_is_there(self, task, store, monkeypatch, prepared):
+        """To pull or unpack an image may take longer than the task is allowed to."""
+        monkeypatch.setattr("metaflow_extensions.prebuilt.deploy.container_task._GRACE_S", -99)
+        _, prebuilt = prepared(Sized, "container")
+        _engine(monkeypatch, lambda: 0, prepare=lambda _: time.sleep(1.2))
+        assert task.run(prebuilt, store, SimpleNamespace(TYPE="local")) == 0
 
     def test_what_cannot_be_run_is_a_clean_message(self, task, store, monkeypatch, prepared):
         """Errors of the engine are Metaflow's by the time they leave."""
 
-        def fail(_):
+        def fail():
             raise ContainerError("run a container", reason="there is no room")
 
         _, prebuilt = prepared(Sized, "container")
@@ -218,8 +224,15 @@ class TestEngineSearch:
             EngineSearch([compute_of(flow.start)], print).name()
 
 
-def _engine(monkeypatch, run):
-    engine = SimpleNamespace(run=run)
+def _engine(monkeypatch, wait, prepare=lambda _: None):
+    """Have tasks run on an engine whose containers end with what `wait` returns."""
+    container = SimpleNamespace(wait=wait, kill=lambda: None, send_signal=lambda _: None)
+
+    def prepared(run):
+        prepare(run)
+        return lambda *_: container
+
+    engine = SimpleNamespace(prepare=prepared)
     monkeypatch.setattr("metaflow_extensions.prebuilt.deploy.container_task.select_engine", lambda _: engine)
 
 
@@ -227,6 +240,6 @@ def _run(task, store, prepared, monkeypatch) -> containers.ContainerRun:
     """Return the run that an engine is asked for."""
     runs = []
     _, prebuilt = prepared(Sized, "container")
-    _engine(monkeypatch, lambda run: runs.append(run) or 0)
+    _engine(monkeypatch, lambda: 0, prepare=runs.append)
     assert task.run(prebuilt, store, SimpleNamespace(TYPE="local")) == 0
     return runs[0]

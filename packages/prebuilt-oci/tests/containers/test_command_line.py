@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from prebuilt.core.errors import ContainerError
 from prebuilt.oci.containers import ContainerRun, Mount
 from prebuilt.oci.containers.command_line import CommandLine
 from prebuilt.oci.containers.command_line_run import environment, run_arguments
-from prebuilt.oci.containers.image_archive import write_image_archive
+from prebuilt.oci.containers.image_archive import image_archive
 from prebuilt.oci.containers.image_source import ImageSource
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.testing.tar_image import TarLayer, push_tar_image
@@ -73,7 +77,27 @@ def test_a_program_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ContainerError, match="ask failing to info: why it failed"):
         failing.ask("info")
     with pytest.raises(ContainerError, match="ask failing to load: why it failed"):
-        failing.do("load", feed=lambda pipe: [pipe.write(b"x" * 100_000) for _ in range(100)] and None)
+        failing.do("load", feed=(b"x" * 100_000 for _ in range(100)))
+
+
+def test_a_program_is_stopped_with_what_wanted_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C or at a time limit no pull goes on."""
+    program = tmp_path / "pulling"
+    program.write_text(
+        f"#!/bin/sh\ntrap 'echo stopped > {tmp_path}/end; exit 1' TERM\ntouch {tmp_path}/began\nsleep 60 & wait\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+
+    def interrupt() -> None:
+        while not (tmp_path / "began").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as other, pytest.raises(KeyboardInterrupt):
+        other.submit(interrupt)
+        CommandLine("pulling").do("pull", "image")
+    assert (tmp_path / "end").read_text() == "stopped\n"
 
 
 @pytest.mark.parametrize(("compression", "magic"), [("gzip", b"\x1f\x8b"), ("zstd", None), ("none", None)])
@@ -84,10 +108,8 @@ def test_archives_have_layers_that_old_engines_read(tmp_path: Path, compression:
     reference = push_tar_image(layout, tars, compression=compression)
     source = ImageSource(tmp_path / "images", lambda _: layout)
     image = source.get(reference)
-    file = io.BytesIO()
-    write_image_archive(image, source.config(image), layout, file, tag="some/name:tag", known_layers=1)
-    file.seek(0)
-    with tarfile.open(fileobj=file) as archive:
+    chunks = image_archive(image, source.config(image), layout, tag="some/name:tag", known_layers=1)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
         files = {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
     (manifest,) = json.loads(files["manifest.json"])
     assert manifest["RepoTags"] == ["some/name:tag"]

@@ -20,7 +20,7 @@ from metaflow.util import get_username
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
 from metaflow_extensions.prebuilt.plugins.conda.decorators import IMAGE_VARIABLE
 from prebuilt.core.settings import Settings
-from prebuilt.oci.containers import ContainerRun, Mount, select_engine
+from prebuilt.oci.containers import ContainerRun, Mount, run_to_end, select_engine
 
 HOME = "/metaflow-home"
 """Where tasks start, and their home: a folder that whoever the task runs as may write to."""
@@ -114,10 +114,12 @@ class ContainerTask:
                 cpus=self.cpus,
                 gpus=self.gpus,
             )
-            engine = select_engine(Settings.load())
+            launch = select_engine(Settings.load()).prepare(
+                run
+            )  # on a cluster, too, time counts from when the image is there
             try:
                 with _time_limit(self.time_limit_s + _GRACE_S):
-                    return engine.run(run)
+                    return run_to_end(launch)
             except _TimeLimitExceededError:
                 return TIMED_OUT
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, cast
 
 from prebuilt.core.errors import ContainerError
+from prebuilt.core.tool_process import run_tool
 
 _QUESTION_TIMEOUT_S = 20  # a daemon that is there answers in milliseconds; one behind a dead tunnel never does
 _SHOWN_LINES = 10
@@ -56,28 +57,16 @@ class CommandLine:
             raise
         return cast("dict[str, Any]", found[0])
 
-    def do(self, *arguments: str, feed: Callable[[BinaryIO], None] | None = None) -> None:
-        """Run the program for as long as it takes; `feed` writes its standard input.
+    def do(self, *arguments: str, feed: Iterable[bytes] = ()) -> None:
+        """Run the program for as long as it takes; its standard input is `feed`. It does not outlive this call, nor this process.
 
         Raises:
             ContainerError: It fails; its last lines are in the reason.
         """
-        with tempfile.TemporaryFile() as output:
-            with subprocess.Popen(
-                [self.path(), *arguments],
-                stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            ) as process:
-                try:
-                    if feed is not None:
-                        _feed(feed, cast("IO[bytes]", process.stdin))
-                except BaseException:
-                    process.kill()
-                    raise
-            if process.returncode != 0:
-                output.seek(0)
-                raise self._error(arguments, _last_lines(output.read()) or f"it ended with {process.returncode}")
+        said: deque[str] = deque(maxlen=_SHOWN_LINES)
+        status = run_tool([self.path(), *arguments], stdin=feed, output=said.append)
+        if status != 0:
+            raise self._error(arguments, _stripped(said) or f"it ended with {status}")
 
     def path(self) -> str:
         """Return the program's path.
@@ -95,14 +84,9 @@ class CommandLine:
         return ContainerError(f"ask {self.program} to {words}", reason=reason)
 
 
-def _feed(feed: Callable[[BinaryIO], None], pipe: IO[bytes]) -> None:
-    try:
-        with pipe:
-            feed(cast("BinaryIO", pipe))
-    except BrokenPipeError:
-        return  # the program has ended early and says why
-
-
 def _last_lines(output: bytes) -> str:
-    lines = output.decode(errors="replace").strip().splitlines()
-    return "\n".join(line.strip() for line in lines[-_SHOWN_LINES:])
+    return _stripped(output.decode(errors="replace").strip().splitlines()[-_SHOWN_LINES:])
+
+
+def _stripped(lines: Iterable[str]) -> str:
+    return "\n".join(line.strip() for line in lines).strip()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from prebuilt.oci.containers.command_line import CommandLine
 from prebuilt.oci.containers.command_line_run import CommandLineContainer, environment, run_arguments
 from prebuilt.oci.containers.engine import Engine, Launch, Output
 from prebuilt.oci.containers.image import RunnableImage
-from prebuilt.oci.containers.image_archive import write_image_archive
+from prebuilt.oci.containers.image_archive import image_archive
 from prebuilt.oci.containers.image_source import ImageSource
 from prebuilt.oci.containers.lock_file import locked
 from prebuilt.oci.containers.run import ContainerRun
@@ -104,8 +103,8 @@ class CommandLineEngine(Engine):
     def _load(self, image: RunnableImage, tag: str) -> None:
         repository, config = self._images.open(image.repository), self._images.config(image)
         known = self.known_layers(image.diff_ids)
-        write = partial(write_image_archive, image, config, repository, tag=tag, known_layers=known)
-        self._command_line.do("load", feed=write)
+        archive = image_archive(image, config, repository, tag=tag, known_layers=known)
+        self._command_line.do("load", feed=archive)
         if not _is_same(self._command_line.find_image(tag), image):
             raise ContainerError(
                 f"load an image into {self.name}", at=image.repository, reason="it came out as another image"

@@ -88,16 +88,20 @@ class Engine(ABC):
         In the main thread SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command instead of this process from when it starts to its
         end, unless this process ignores them. An exception from another signal's handler kills the container.
         """
-        launch = self.prepare(run)
-        forwarding = _Forwarding()
-        with forwarding.during():
-            container = launch(stdout, stderr)
-            try:
-                forwarding.to(container)
-                return container.wait()
-            except BaseException:
-                container.kill()
-                raise
+        return run_to_end(self.prepare(run), stdout=stdout, stderr=stderr)
+
+
+def run_to_end(launch: Launch, *, stdout: Output = None, stderr: Output = None) -> int:
+    """Do the rest of :meth:`Engine.run` after :meth:`Engine.prepare`: for those whose time counts from when the command starts."""
+    forwarding = _Forwarding()
+    with forwarding.during():
+        container = launch(stdout, stderr)
+        try:
+            forwarding.to(container)
+            return container.wait()
+        except BaseException:
+            container.kill()
+            raise
 
 
 class _Forwarding:
