@@ -9,7 +9,8 @@ import pytest
 
 from prebuilt.core.errors import ContainerError, SettingError
 from prebuilt.core.settings import Settings
-from prebuilt.oci.containers import available_engines, open_engine, select_engine
+from prebuilt.oci.containers import ContainerRun, available_engines, open_engine, select_engine
+from prebuilt.oci.containers.command_line_engine import CommandLineEngine
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,34 @@ def test_every_engine_that_failed_is_named(tmp_path: Path, monkeypatch: pytest.M
     for part in ("docker: ", "no program docker", "podman: ", "no program podman", "rootless: ", "it needs Linux"):
         assert part in str(caught.value)
     assert available_engines(settings(tmp_path)) == []
+
+
+def test_a_step_for_a_larger_machine_runs_here(tmp_path: Path) -> None:
+    """It gets the processors that there are, and its user is told: the engines would refuse it, or not say a word."""
+    docker, podman = '{"OSType": "linux", "NCPU": 2}', '{"host": {"os": "linux", "cpus": 2}}'
+    program(tmp_path, "docker", f"echo '{docker}'")
+    program(tmp_path, "podman", f"echo '{podman}'")
+    image = f"host/image@sha256:{'0' * 64}"
+    for name in ("docker", "podman"):
+        engine = open_engine(name, settings(tmp_path))
+        assert isinstance(engine, CommandLineEngine)
+        small, large = (ContainerRun(image=image, command=("true",), cpus=cpus) for cpus in (1.5, 16))
+        assert (engine.adapted(large).cpus, engine.adapted(small).cpus) == (2, 1.5)
+        assert engine.notes(large) == (f"prebuilt: {name} has 2 processors for a step that asks for 16",)
+        assert engine.notes(small) == ()
+
+
+def test_podman_without_control_groups_holds_no_limits(tmp_path: Path) -> None:
+    """A user to whom systemd delegates no control of processors runs steps nevertheless, and is told."""
+    host = '{"host": {"os": "linux", "cpus": 8, "cgroupControllers": ["memory", "pids"]}}'
+    program(tmp_path, "podman", f"echo '{host}'")
+    engine = open_engine("podman", settings(tmp_path))
+    assert isinstance(engine, CommandLineEngine)
+    run = ContainerRun(image=f"host/image@sha256:{'0' * 64}", command=("true",), cpus=1, memory_mb=900)
+    assert (engine.adapted(run).cpus, engine.adapted(run).memory_mb) == (None, 900)
+    assert engine.notes(run) == (
+        "prebuilt: podman does not limit processors (1): systemd delegates no control of that",
+    )
 
 
 def test_docker_comes_first(tmp_path: Path) -> None:

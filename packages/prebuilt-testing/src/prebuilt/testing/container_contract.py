@@ -238,6 +238,10 @@ class ContainerEngineContract:
         assert err.lower().count("read-only") == 2  # noqa: PLR2004
         assert (folder / "file").read_text() == "as it was"
 
+    def test_limits_of_a_larger_machine_are_no_obstacle(self, sh: Shell) -> None:
+        """What was written for a node of a cluster runs at a desk."""
+        assert sh("true", cpus=4096.0, memory_mb=64 << 20)[0] == 0
+
     def test_mount_of_nothing_is_an_error(self, engine: Engine, image: str, folder: Path) -> None:
         """A source that is not there is not made up."""
         run = ContainerRun(image=image, command=("true",), mounts=(Mount(source=folder / "absent", target="/x"),))

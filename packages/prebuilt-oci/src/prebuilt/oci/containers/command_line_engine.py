@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ class CommandLineEngine(Engine):
         """Return the ``uid:gid`` inside that owns what this process's user owns outside."""
 
     @abstractmethod
+    def processors(self) -> int:
+        """Return how many processors containers can have."""
+
+    @abstractmethod
     def gpu_arguments(self, count: int) -> Sequence[str]:
         """Return the arguments that give a container `count` GPUs."""
 
@@ -51,8 +56,17 @@ class CommandLineEngine(Engine):
         return ("--init",)
 
     def adapted(self, run: ContainerRun) -> ContainerRun:
-        """Return `run` in other words where the engine would refuse it."""
-        return run
+        """Return `run` in other words where the engine would refuse it: Docker gives nobody more processors than there are."""
+        return replace(run, cpus=float(self.processors())) if self._wants_too_many(run) else run
+
+    def notes(self, run: ContainerRun) -> tuple[str, ...]:
+        """Return a line for a step that was written for a larger machine."""
+        if not self._wants_too_many(run):
+            return ()
+        return (f"prebuilt: {self.name} has {self.processors()} processors for a step that asks for {run.cpus:g}",)
+
+    def _wants_too_many(self, run: ContainerRun) -> bool:
+        return run.cpus is not None and run.cpus > self.processors()
 
     def pull_arguments(self, repository: str) -> Sequence[str]:  # noqa: ARG002 - most engines need none
         """Return the arguments that a pull from `repository` needs."""

@@ -33,6 +33,10 @@ class DockerEngine(CommandLineEngine):
         is_rootless = any("name=rootless" in option for option in self._info.get("SecurityOptions") or ())
         return ROOT if is_rootless or sys.platform == "darwin" else f"{os.geteuid()}:{os.getegid()}"
 
+    def processors(self) -> int:
+        """Return those that the daemon has: in a virtual machine they are fewer than this machine's."""
+        return int(self._info["NCPU"])
+
     def gpu_arguments(self, count: int) -> Sequence[str]:
         """See :class:`CommandLineEngine`."""
         return (f"--gpus={count}",)

@@ -8,7 +8,9 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 from prebuilt.core.errors import ContainerError
 from prebuilt.core.loopback import is_loopback
@@ -29,9 +31,8 @@ class PodmanEngine(CommandLineEngine):
 
     def check(self) -> None:
         """Ask Podman, which has no daemon on Linux and one in a virtual machine elsewhere. Raises ContainerError if it fails."""
-        host = json.loads(self._command_line.ask("info", "--format=json")).get("host") or {}
-        if host.get("os") != "linux":
-            raise ContainerError("use Podman", reason=f"it runs containers of {host.get('os')}, not of linux")
+        if self._host.get("os") != "linux":
+            raise ContainerError("use Podman", reason=f"it runs containers of {self._host.get('os')}, not of linux")
         if sys.platform == "linux":
             _find_init()
 
@@ -46,14 +47,40 @@ class PodmanEngine(CommandLineEngine):
         return ("--init", *_limits(), *([f"--init-path={init}"] if init else []))
 
     def adapted(self, run: ContainerRun) -> ContainerRun:
-        """Have a shell make the working directory, which Podman does not if it is asked for: only that of the image."""
+        """Leave out limits that Podman has no control group for, and have a shell make the working directory: Podman makes the image's only."""
+        run = super().adapted(run)
+        run = replace(
+            run,
+            memory_mb=run.memory_mb if self._controls("memory") else None,
+            cpus=run.cpus if self._controls("cpu") else None,
+        )
         if run.workdir is None or run.workdir in {mount.target for mount in run.mounts}:
             return run
         return replace(run, workdir=None, command=("/bin/sh", "-c", _IN_FOLDER, run.workdir, *run.command))
 
+    def notes(self, run: ContainerRun) -> tuple[str, ...]:
+        """Return a line for limits, too, that an ordinary user's Podman was not given control of."""
+        limits = (
+            ("memory", f"memory ({run.memory_mb} MB)", run.memory_mb),
+            ("cpu", f"processors ({run.cpus})", run.cpus),
+        )
+        texts = [text for name, text, value in limits if value is not None and not self._controls(name)]
+        if not texts:
+            return super().notes(run)
+        line = f"prebuilt: podman does not limit {' and '.join(texts)}: systemd delegates no control of that"
+        return (*super().notes(run), line)
+
+    def _controls(self, controller: str) -> bool:
+        """Return whether Podman has a control group of this kind, without which it refuses a limit; older releases do not say."""
+        return controller in self._host.get("cgroupControllers", (controller,))
+
     def user(self) -> str:
         """Return root: without root, Podman makes root inside the user outside, as the rootless engine here does."""
         return ROOT
+
+    def processors(self) -> int:
+        """Return those of the machine, a virtual one where there is no Linux."""
+        return int(self._host["cpus"])
 
     def gpu_arguments(self, count: int) -> Sequence[str]:
         """Name the first GPUs by the Container Device Interface, which Podman uses."""
@@ -63,6 +90,10 @@ class PodmanEngine(CommandLineEngine):
         """Allow plain HTTP for registries on this machine, as Docker does by itself."""
         host, _ = split_repository(repository)
         return ("--tls-verify=false",) if is_loopback(host.rpartition(":")[0] or host) else ()
+
+    @cached_property
+    def _host(self) -> dict[str, Any]:
+        return cast("dict[str, Any]", json.loads(self._command_line.ask("info", "--format=json")).get("host") or {})
 
 
 def _find_init() -> str | None:
