@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from metaflow import FlowSpec, environment, resources, step, timeout
+from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY
 from metaflow.plugins.datastores.local_storage import LocalStorage
 
 from metaflow_extensions.prebuilt.deploy.container_engine import EngineSearch
@@ -15,7 +16,13 @@ from metaflow_extensions.prebuilt.deploy.container_task import HOME, TIMED_OUT, 
 from metaflow_extensions.prebuilt.plugins.conda.asked import PrebuiltEnvironmentException, compute_of
 from metaflow_extensions.prebuilt.plugins.container import container_cli
 from metaflow_extensions.prebuilt.plugins.container.container_decorator import ContainerException
-from prebuilt.core.errors import ContainerError
+from prebuilt.core.errors import (
+    ContainerError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnreachableError,
+    UnauthorizedError,
+)
 from prebuilt.oci import containers
 
 IMAGE = "registry.example/images@sha256:" + "d" * 64
@@ -201,6 +208,39 @@ class TestCommand:
         container_cli._wait_before_retry(node, 0, print)
         container_cli._wait_before_retry(node, 1, print)
         assert slept == [120]
+
+    @pytest.mark.parametrize(
+        ("failure", "code"),
+        [
+            (RegistryUnreachableError("pull an image", reason="connection reset"), 1),
+            (RateLimitedError("pull an image", reason="429", status=429), 1),
+            (RegistryError("pull an image", reason="503", status=503), 1),
+            (UnauthorizedError("pull an image", reason="401", status=401), METAFLOW_EXIT_DISALLOW_RETRY),
+            (ContainerError("run a container", reason="there is no room"), METAFLOW_EXIT_DISALLOW_RETRY),
+        ],
+    )
+    def test_a_registry_that_is_away_is_tried_again(self, failure, code, store, monkeypatch, prepared):
+        """@retry is for what may pass: not for an image that nobody may pull."""
+
+        def fail(_):
+            raise failure
+
+        flow, prebuilt = prepared(Sized, "container")
+        _engine(monkeypatch, lambda: 0, prepare=fail)
+        said = []
+        state = SimpleNamespace(
+            graph=flow._graph,
+            environment=prebuilt,
+            flow_datastore=store,
+            metadata=SimpleNamespace(TYPE="local"),
+            echo_always=lambda line, **_: said.append(line),
+        )
+        monkeypatch.setattr("sys.argv", ["flow.py"])
+        asked = ["container", "step", "start", "{}", "sha", "/store/package", f"--image={IMAGE}", "--run-id=7"]
+        with pytest.raises(SystemExit) as ended:
+            container_cli.cli.main(asked, obj=state, standalone_mode=False)
+        assert ended.value.code == code
+        assert failure.reason in said[0]
 
 
 class TestEngineSearch:

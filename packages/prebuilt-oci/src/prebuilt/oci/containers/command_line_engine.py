@@ -17,6 +17,7 @@ from prebuilt.oci.containers.image import RunnableImage
 from prebuilt.oci.containers.image_archive import image_archive
 from prebuilt.oci.containers.image_source import ImageSource
 from prebuilt.oci.containers.lock_file import locked
+from prebuilt.oci.containers.pull import ImagePull
 from prebuilt.oci.containers.run import ContainerRun
 from prebuilt.oci.reference import is_layout, parse_reference
 
@@ -98,7 +99,8 @@ class CommandLineEngine(Engine):
             return self._ensure_loaded(self._images.get(reference))
         found = self._command_line.find_image(reference)
         if found is None:
-            self._command_line.do("pull", "--quiet", *self.pull_arguments(repository), reference)
+            options = self.pull_arguments(repository)
+            ImagePull(command_line=self._command_line, reference=reference, options=options).pull()
             found = self._command_line.find_image(reference)
         if found is None:
             raise ContainerError(

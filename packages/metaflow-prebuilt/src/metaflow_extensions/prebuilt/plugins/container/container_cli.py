@@ -82,6 +82,7 @@ def step(
     _wait_before_retry(node, step_options["retry_count"], state.echo_always)
 
     from metaflow_extensions.prebuilt.deploy.container_task import TIMED_OUT, ContainerTask
+    from metaflow_extensions.prebuilt.deploy.errors import may_pass
 
     task = ContainerTask(
         step_name=step_name,
@@ -104,9 +105,9 @@ def step(
     try:
         exit_code = task.run(state.environment, state.flow_datastore, state.metadata)
     except MetaflowException as error:
-        # The container failed, not the task: another attempt would end the same way.
+        # The container failed, not the task: another attempt would end the same way, unless a registry was in the way.
         state.echo_always(f"{error.headline}: {error.message}", no_bold=True)
-        sys.exit(METAFLOW_EXIT_DISALLOW_RETRY)
+        sys.exit(1 if may_pass(error) else METAFLOW_EXIT_DISALLOW_RETRY)
     if exit_code == TIMED_OUT:
         state.echo_always(f"The task did not stop at its time limit of {run_time_limit} s and was killed.")
     sys.exit(exit_code)
