@@ -41,6 +41,17 @@ class Sized(FlowSpec):
         pass
 
 
+class Large(FlowSpec):
+    @resources(memory=8000, cpu=2)
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
 @pytest.fixture
 def task():
     """Return a task that asks for little."""
@@ -248,9 +259,9 @@ class TestEngineSearch:
         """One line for what somebody asked for; none for defaults."""
         monkeypatch.setenv("METAFLOW_PREBUILT_CONTAINER_ENGINE", "rootless")
         monkeypatch.setattr("prebuilt.oci.containers.rootless.RootlessEngine.check", lambda _: None)
-        flow, _ = prepared(Sized, f"container:image={IMAGE}")
+        flow, _ = prepared(Large, f"container:image={IMAGE}")
         lines = []
-        computes = [compute_of(flow.start), compute_of(flow.start), compute_of(flow.end)]
+        computes = {"start": compute_of(flow.start), "again": compute_of(flow.start), "end": compute_of(flow.end)}
         assert EngineSearch(computes, lambda line, **_: lines.append(line)).name() == "rootless"
         assert len(lines) == 1
         assert "8000" in lines[0]
@@ -261,7 +272,27 @@ class TestEngineSearch:
         monkeypatch.setenv("METAFLOW_PREBUILT_CONTAINER_ENGINE", "charcoal")
         flow, _ = prepared(Sized, f"container:image={IMAGE}")
         with pytest.raises(PrebuiltEnvironmentException, match="charcoal"):
-            EngineSearch([compute_of(flow.start)], print).name()
+            EngineSearch({"start": compute_of(flow.start)}, print).name()
+
+    @pytest.mark.parametrize(
+        ("flow_class", "image", "reason"),
+        [
+            (Sized, IMAGE, r"GPUs for step start.*use Docker or Podman"),
+            (Large, "registry.example/images:tag", r"for step start at .*:tag.*docker login"),
+        ],
+    )
+    def test_a_step_that_the_engine_cannot_run_is_named_before_any_starts(
+        self, flow_class, image, reason, prepared, monkeypatch
+    ):
+        """Nobody waits for the steps before it to hear that a GPU is missing, or a digest."""
+        monkeypatch.setenv("METAFLOW_PREBUILT_CONTAINER_ENGINE", "rootless")
+        monkeypatch.setattr("prebuilt.oci.containers.rootless.RootlessEngine.check", lambda _: None)
+        flow, prebuilt = prepared(flow_class, f"container:image={image}")
+        prebuilt._engine_search = EngineSearch({"start": compute_of(flow.start)}, print)
+        with pytest.raises(PrebuiltEnvironmentException, match=reason):
+            compute_of(flow.end).runtime_init(
+                flow, flow._graph, None, "1"
+            )  # Metaflow's first word to each step of a run
 
 
 def _engine(monkeypatch, wait, prepare=lambda _: None):

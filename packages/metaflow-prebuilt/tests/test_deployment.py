@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timezone
 from types import SimpleNamespace
 
@@ -23,8 +24,11 @@ from prebuilt.core.lock import Lock, Wheel
 from prebuilt.core.progress import LineProgress
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import BaseImage, BasePython
+from prebuilt.oci.media_types import OCI_INDEX
+from prebuilt.testing.registry import InMemoryRegistry
 
 OF_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+EMPTY_INDEX = b'{"schemaVersion": 2, "manifests": []}'
 DIGEST = "sha256:" + "d" * 64
 BASE_DIGEST = "sha256:" + "b" * 64
 
@@ -195,6 +199,56 @@ def test_builders_of_dockerfiles_get_what_a_build_stage_needs(deploy, world, mon
     assert sorted(str(requirements.target.platform) for requirements in tools) == ["linux/amd64", "linux/arm64"]
     deploy(Three, "container")
     assert len(world.resolver.resolved) == 1 + len(tools)
+
+
+@pytest.fixture
+def outside(world, monkeypatch):
+    """Return a registry that everybody reaches, behind outside backends: a builder that says that it built, a registry that says nothing."""
+    with InMemoryRegistry() as server:
+        name = server.repository("site/images")
+        monkeypatch.setattr(Registry, "image_tag", lambda _, env_id: f"{name}:{env_id.full_id}")
+        monkeypatch.setattr(Registry, "resolve", lambda *_: None)
+        backends = Backends(builder=Dockerfiles(), registry=world.registry)
+        monkeypatch.setattr(deployment_module, "choose_backends", lambda *_: backends)
+        world.resolver.url = "https://files.example/six.whl"
+        build = Dockerfiles.build_and_push
+
+        def build_and_push(builder, dockerfile, context_files, image_tag, push_credentials, echo, target_platform=None):
+            server.put_manifest("site/images", image_tag.rpartition(":")[2], OCI_INDEX, EMPTY_INDEX)
+            return build(builder, dockerfile, context_files, image_tag, push_credentials, echo, target_platform)
+
+        monkeypatch.setattr(Dockerfiles, "build_and_push", build_and_push)
+        yield server
+
+
+def test_containers_run_digests_of_outside_backends(deploy, world, outside):
+    """Neither backend knows what was pushed; the registry behind them does, and it is asked once."""
+    flow, deployed = deploy(Three, "container")
+    image = compute_of(flow.start).attributes["image"]
+    assert image == deployed.images["same"]
+    repository, _, digest = image.partition("@")
+    assert repository == outside.repository("site/images")
+    assert digest == f"sha256:{hashlib.sha256(EMPTY_INDEX).hexdigest()}"
+    assert outside.count("HEAD", "site/images/manifests/") == 1
+
+
+def test_a_registry_that_lets_us_not_ask_leaves_the_tag(deploy, world, outside):
+    """An engine may have a login that we have not, and the user is told why it is a tag."""
+    outside.fail("HEAD", "site/images/manifests/", status=401, times=99)
+    outside.fail("GET", "site/images/manifests/", status=401, times=99)
+    flow, _ = deploy(Three, "container")
+    image = compute_of(flow.start).attributes["image"]
+    assert image.startswith(f"{outside.repository('site/images')}:")
+    (line,) = [line for line in world.lines if "is run by its tag" in line]
+    assert image in line
+    assert "401" in line
+
+
+def test_clusters_keep_the_tags_of_outside_backends(deploy, outside, on_kubernetes):
+    """What a site names is what its cluster pulls, with logins of its own."""
+    flow, _ = deploy(Three, "kubernetes")
+    assert compute_of(flow.start).attributes["image"].startswith(f"{outside.repository('site/images')}:")
+    assert outside.count("HEAD") == 0
 
 
 def test_builders_of_specs_cause_none_of_it(deploy, world):

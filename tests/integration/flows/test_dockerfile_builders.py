@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import socket
 import threading
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -20,10 +22,12 @@ from prebuilt.testing.conda_wheel import wheel_as_conda
 from prebuilt.testing.engines.buildx import remote_builder
 from prebuilt.testing.installed_wheel import installed_wheel
 from prebuilt.testing.interpreter import Interpreter
+from tools.packages import read_toml
 
 pytestmark = [pytest.mark.metaflow, pytest.mark.slow]
 
 RUN = ("run", "--with", "container")
+EXAMPLE = Path(__file__).parents[2] / "example_backend"
 # What Metaflow itself needs where a step's Python comes from conda, and what the flow asks for.
 FROM_CONDA = ("requests", "urllib3", "idna", "certifi", "charset-normalizer", "packaging")
 
@@ -68,6 +72,26 @@ def built(request, at_home, docker_current, registry_host) -> Iterator[dict[str,
             settings["METAFLOW_PREBUILT_LOCAL_REGISTRY_PUSH"] = registry_host
             settings["METAFLOW_PREBUILT_DOCKER_BUILD_NETWORK"] = "host"
         yield settings
+
+
+@pytest.fixture(scope="module")
+def outside(at_home, registry_host, tmp_path_factory) -> dict[str, str]:
+    """The settings of a user whose builder is of an outside distribution, as is the registry that each flow chooses."""
+    folder = tmp_path_factory.mktemp("installed")
+    project = read_toml(EXAMPLE / "pyproject.toml")["project"]
+    metadata = folder / "site_images-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: site-images\nVersion: 1.0\n")
+    groups = configparser.ConfigParser()
+    groups.read_dict(project["entry-points"])
+    with (metadata / "entry_points.txt").open("w") as file:
+        groups.write(file)
+    return at_home | {
+        "METAFLOW_PREBUILT_BUILD_SERVICE": "site",
+        "PYTHONPATH": f"{folder}:{EXAMPLE / 'src'}",
+        "SITE_BUILD_OPTIONS": "--network=host",
+        "SITE_REPOSITORY": f"{registry_host}/site/flows",
+    }
 
 
 class CountingPort:
@@ -136,3 +160,22 @@ def test_each_step_runs_in_its_image(place, client, built, new_port):
     assert second.text.count("image is there") == 3
     assert {step.id: step.task.metadata_dict["prebuilt-image"] for step in client("SourcesFlow", place)} == images
     assert (engine.visitors, index.visitors) == (0, 0)
+
+
+@pytest.mark.docker
+def test_images_of_outside_backends_run_in_containers(place, client, outside):
+    """A builder and a registry that say nothing of digests: tasks run in what was pushed, by Docker, and without it once it is there."""
+    run = (*RUN, "--with", 'pypi:packages={"six":"1.16.0"}')
+    first = place.run("bare", *run, **outside, METAFLOW_PREBUILT_IMAGE_REGISTRY="site")
+    assert first.code == 0, first.text
+    assert "image pushed" in first.text
+    images = {step.task.metadata_dict["prebuilt-image"] for step in client("BareFlow", place)}
+    (image,) = images
+    assert image.startswith(f"{outside['SITE_REPOSITORY']}@sha256:")
+
+    rootless = {"METAFLOW_PREBUILT_IMAGE_REGISTRY": "site-asked", "METAFLOW_PREBUILT_CONTAINER_ENGINE": "rootless"}
+    second = place.run("bare", *run, **outside | rootless)
+    assert second.code == 0, second.text
+    assert "image is there" in second.text
+    assert f"bare: {PREFIX}/bin/python" in second.text
+    assert {step.task.metadata_dict["prebuilt-image"] for step in client("BareFlow", place)} == images

@@ -30,7 +30,8 @@ def test_a_run_is_a_value() -> None:
     "fields",
     [
         {"image": "oci:/folder:tag"},
-        {"image": "python:3.11"},
+        {"image": "oci:/folder"},
+        {"image": "https://host/image"},
         {"command": ()},
         {"command": ("",)},
         {"env": {"": "x"}},

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
+from prebuilt.core.errors import ContainerError
 from prebuilt.core.settings import Settings
 
 _LIMITS = ("memory", "cpu")
@@ -15,8 +16,8 @@ _LIMITS = ("memory", "cpu")
 class EngineSearch:
     """Looks for an engine in the background: asking Docker and Podman takes as long as all the rest of a second deployment."""
 
-    def __init__(self, computes: Sequence[Any], echo: Callable[..., None]) -> None:
-        """Begin; `computes` are the ``@container`` decorators, which name their images by digest."""
+    def __init__(self, computes: Mapping[str, Any], echo: Callable[..., None]) -> None:
+        """Begin; `computes` are the ``@container`` decorators by step, which name their images."""
         self._computes, self._echo = computes, echo
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._found = self._pool.submit(self._find)
@@ -26,7 +27,7 @@ class EngineSearch:
         """Return the engine's name; wait until it is known.
 
         Raises:
-            PrebuiltEnvironmentException: None works; the message says why for each that was tried.
+            PrebuiltEnvironmentException: None works; the message says why for each that was tried. Or there is a step that it cannot run.
         """
         with clean_errors():
             name, notes = self._found.result()
@@ -38,11 +39,17 @@ class EngineSearch:
         from prebuilt.oci.containers import ContainerRun, select_engine
 
         engine = select_engine(Settings.load())
-        runs = (
-            ContainerRun(image=deco.attributes["image"], command=("true",), **_wanted_limits(deco))
-            for deco in self._computes
-        )
-        return engine.name, sorted({note for run in runs for note in engine.notes(run)})
+        notes: set[str] = set()
+        for step, deco in self._computes.items():
+            gpus = int(float(deco.attributes["gpu"]))
+            run = ContainerRun(image=deco.attributes["image"], command=("true",), gpus=gpus, **_wanted_limits(deco))
+            try:
+                engine.check_run(run)
+            except ContainerError as error:
+                tried = f"{error.tried} for step {step}"
+                raise ContainerError(tried, at=error.at, reason=error.reason, remedy=error.remedy) from error
+            notes.update(engine.notes(run))
+        return engine.name, sorted(notes)
 
 
 def _wanted_limits(compute: Any) -> dict[str, Any]:

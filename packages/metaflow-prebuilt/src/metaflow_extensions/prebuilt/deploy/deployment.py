@@ -21,6 +21,7 @@ from metaflow_extensions.prebuilt.deploy.backends import (
     registry_is_chosen,
 )
 from metaflow_extensions.prebuilt.deploy.base_image import base_image
+from metaflow_extensions.prebuilt.deploy.container_images import by_digest
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
 from metaflow_extensions.prebuilt.deploy.interruption import at_once_the_second_time
 from metaflow_extensions.prebuilt.deploy.requirements import conda_channels, image_requirements, local_requirements
@@ -108,6 +109,8 @@ class Deployment:
         backends = self._backends(elsewhere)
         documents = DocumentsOnDemand(settings=self.settings, progress=self.progress, backends=backends)
         baked = self._bake(elsewhere, backends, documents) if backends else {}
+        running_here = [step.name for step in elsewhere if not step.leaves_this_machine and step.name in baked]
+        baked |= by_digest({name: baked[name] for name in running_here}, self.settings, self.progress.note)
         self._warn_of_loopback(
             {step.name: baked[step.name] for step in elsewhere if step.leaves_this_machine and step.name in baked}
         )

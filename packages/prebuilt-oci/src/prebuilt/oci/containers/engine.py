@@ -63,6 +63,13 @@ class Engine(ABC):
         """Return what the user should know about `run` on this engine: one line each, above all limits that are not held."""
         return ()
 
+    def check_run(self, run: ContainerRun) -> None:  # noqa: B027 - engines that run everything need none
+        """Return if `run` can be run, as far as that can be told without its image; :meth:`prepare` sees to it, too.
+
+        Raises:
+            ContainerError: It cannot.
+        """
+
     @abstractmethod
     def prepare(self, run: ContainerRun) -> Launch:
         """Have the image at hand, which may take minutes; return what starts the command, in a moment.

@@ -21,6 +21,7 @@ from prebuilt.oci.containers.kernel import setup_error
 from prebuilt.oci.containers.layer_store import LayerStore
 from prebuilt.oci.containers.run import ContainerRun
 from prebuilt.oci.containers.scratch import Scratch, new_scratch, remove_leftovers
+from prebuilt.oci.reference import parse_reference, split_repository
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _HOME = "/root"
@@ -62,8 +63,8 @@ class RootlessEngine(Engine):
             return ()
         return (f"prebuilt: the rootless engine does not limit {' and '.join(limits)}; Docker and Podman do",)
 
-    def prepare(self, run: ContainerRun) -> Launch:
-        """Unpack the layers that are missing. See :meth:`Engine.prepare`."""
+    def check_run(self, run: ContainerRun) -> None:
+        """Refuse GPUs, and an image by tag: who takes layers out of a registry must know which. See :meth:`Engine.check_run`."""
         if run.gpus:
             raise ContainerError(
                 "run a container with GPUs",
@@ -71,6 +72,19 @@ class RootlessEngine(Engine):
                 reason="the rootless engine has none",
                 remedy="use Docker or Podman",
             )
+        reference = parse_reference(run.image)
+        if reference.digest is None:
+            host, _ = split_repository(reference.repository)
+            raise ContainerError(
+                "run a container",
+                at=run.image,
+                reason="the rootless engine runs images by digest, and this is a tag",
+                remedy=f"log in to {host} (docker login), so that the digest can be asked for, or use Docker or Podman",
+            )
+
+    def prepare(self, run: ContainerRun) -> Launch:
+        """Unpack the layers that are missing. See :meth:`Engine.prepare`."""
+        self.check_run(run)
         remove_leftovers(self._runs)
         image = self._images.get(run.image)
         layers = self._layers.ensure(image.layers, lambda: self._images.open(image.repository))

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from prebuilt.core.errors import InvalidValueError
-from prebuilt.oci.reference import parse_reference
+from prebuilt.oci.reference import is_layout, parse_reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,8 @@ class ContainerRun:
     this machine's; its standard input is empty.
 
     Attributes:
-        image: Pinned: ``host/repository@sha256:…``, or ``oci:/folder@sha256:…`` for an image layout.
+        image: ``host/repository@sha256:…``, or ``oci:/folder@sha256:…`` for an image layout. Docker and Podman also run
+            ``host/repository:tag``, as they have it or pull it.
         command: Program and arguments; the program is looked up in the PATH of the image.
         env: Laid over the image's own variables.
         mounts: Made in this order.
@@ -61,7 +62,8 @@ class ContainerRun:
 
     def __post_init__(self) -> None:
         """Check the values; freeze the mapping."""
-        if parse_reference(self.image).digest is None:
+        reference = parse_reference(self.image)
+        if reference.digest is None and is_layout(reference.repository):
             raise InvalidValueError(
                 "a pinned image", self.image, reason="it has no digest", remedy="write image@sha256:…"
             )

@@ -76,7 +76,7 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         )
         self._interpreters = dict(deployed.interpreters)
         os.environ[_IMAGES_VARIABLE] = json.dumps(dict(deployed.images))
-        containers = [compute for _, _, compute in wanting if _is_container(compute)]
+        containers = {name: compute for name, _, compute in wanting if _is_container(compute)}
         if containers:
             from metaflow_extensions.prebuilt.deploy.container_engine import EngineSearch
 
@@ -102,7 +102,7 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         return wanting
 
     def settle_container_engine(self) -> None:
-        """Have the tasks of ``@container`` steps, which are about to start, use the engine that was found."""
+        """Have the tasks of ``@container`` steps use the engine that was found; end the run before it begins if there is none for all of them."""
         if self._engine_search is not None:
             os.environ["METAFLOW_PREBUILT_CONTAINER_ENGINE"] = self._engine_search.name()
             self._engine_search = None

@@ -79,9 +79,10 @@ class ContainerDecorator(StepDecorator):
         self.run_time_limit = get_run_time_limit_for_task(decos)
 
     def runtime_init(self, flow: Any, graph: Any, package: Any, run_id: str) -> None:
-        """Keep the code package."""
+        """Keep the code package; see to the engine before the first task of the run starts, wherever that is."""
         del flow, graph, run_id
         self.package = package
+        self.environment.settle_container_engine()
 
     def runtime_task_created(
         self, task_datastore: Any, task_id: str, split_index: Any, input_paths: Any, is_cloned: Any, ubf_context: Any
@@ -90,7 +91,6 @@ class ContainerDecorator(StepDecorator):
         del task_datastore, task_id, split_index, input_paths, ubf_context
         if not is_cloned:
             self._save_package_once(self.flow_datastore, self.package)
-            self.environment.settle_container_engine()
 
     def runtime_step_cli(self, cli_args: Any, retry_count: int, max_user_code_retries: int, ubf_context: Any) -> None:
         """Start ``container step`` in place of ``step``; the fallback of ``@catch`` needs no container."""
