@@ -288,6 +288,20 @@ def test_a_step_without_requirements_keeps_its_image_pinned(deploy):
     assert compute_of(flow.end).attributes["image"] == deployed.images["end"]
 
 
+def test_a_setting_that_displaces_a_steps_image_is_named(deploy, world):
+    """The setting goes first; who wrote image= is told, and nobody else."""
+    setting = {"METAFLOW_PREBUILT_BASE_IMAGE": "ours.example/base:1"}
+    deploy(Three, "container:image=python:3.9", **setting)
+    assert [line for line in world.lines if "takes the place" in line] == [
+        "prebuilt: METAFLOW_PREBUILT_BASE_IMAGE takes the place of the image= of steps same, start"
+    ]
+    world.lines.clear()
+    deploy(Three, "container", **setting)
+    deploy(Three, "container:image=ours.example/base:1", **setting)
+    deploy(Three, "container:image=python:3.9")
+    assert not [line for line in world.lines if "takes the place" in line]
+
+
 def test_on_a_cluster_it_keeps_it_as_it_was(deploy, on_kubernetes):
     """What the cluster pulls by itself is not touched."""
     flow, deployed = deploy(Three, "kubernetes:image=python:3.9")

@@ -20,7 +20,7 @@ from metaflow_extensions.prebuilt.deploy.backends import (
     registry_identity,
     registry_is_chosen,
 )
-from metaflow_extensions.prebuilt.deploy.base_image import base_image
+from metaflow_extensions.prebuilt.deploy.base_image import base_image, displacing_setting
 from metaflow_extensions.prebuilt.deploy.container_images import by_digest
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
 from metaflow_extensions.prebuilt.deploy.interruption import at_once_the_second_time
@@ -147,6 +147,7 @@ class Deployment:
         images = [self._step_image(step.name, step.asked, step.compute) for step in elsewhere if step.asked]
         if not images:
             return {}
+        self._tell_of_displaced_images([step for step in elsewhere if step.asked])
         baker = Baker(
             resolver=self.resolver,
             bases=_bases(self.settings, documents, self.progress),
@@ -164,6 +165,15 @@ class Deployment:
             wheels=_wheels(self.settings),
         )
         return baker.bake(images)
+
+    def _tell_of_displaced_images(self, steps: Sequence[StepToDeploy]) -> None:
+        displaced: dict[str, list[str]] = {}
+        for step in steps:
+            setting = displacing_setting(step.compute, self.settings)
+            if setting:
+                displaced.setdefault(setting, []).append(step.name)
+        for setting, names in displaced.items():
+            self.progress.note(f"prebuilt: METAFLOW_{setting} takes the place of the image= of {_named(names)}")
 
     def _warn_of_loopback(self, leaving: Mapping[str, BakedImage]) -> None:
         """Tell of images that are pulled from a loopback. A node may have a mirror of that name, as kind's have: no more is known here."""
