@@ -41,8 +41,15 @@ class Place:
 
     def run(self, flow: str, *arguments: str, **variables: str) -> Outcome:
         """Run a flow's command line to its end."""
+        return self._run(self.command(flow, *arguments), variables)
+
+    def run_program(self, name: str, *arguments: str, **variables: str) -> Outcome:
+        """Run a program of this folder, which may be a flow, with nothing but these arguments."""
+        return self._run([sys.executable, str(FLOWS / f"{name}.py"), *arguments], variables)
+
+    def _run(self, command: list[str], variables: dict[str, str]) -> Outcome:
         done = subprocess.run(
-            self.command(flow, *arguments),
+            command,
             cwd=self.folder,
             env=self.variables | variables,
             stdout=subprocess.PIPE,

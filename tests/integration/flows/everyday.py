@@ -43,7 +43,7 @@ class EverydayFlow(FlowSpec):
     @step
     def end(self):
         self.note_place()
-        print(f"run {current.run_id}: {self.results}")
+        print(f"run {current.run_id}: {self.results} by {sys.executable}")
 
 
 if __name__ == "__main__":

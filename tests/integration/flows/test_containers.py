@@ -126,6 +126,20 @@ def test_a_step_without_requirements_runs_in_the_image_that_it_names(ran, client
     assert "bare: /opt/prebuilt/env/bin/python" in outcome.text
 
 
+def test_a_step_of_a_run_in_containers_is_spun_here(ran):
+    """`spin` needs no container: it takes what came before from the run, and the step's local environment."""
+    place, _ = ran
+    outcome = place.run("everyday", "spin", "end")
+    assert outcome.code == 0, outcome.text
+    assert re.search(rf"\[1, 4, 9\] by {place.variables['METAFLOW_PREBUILT_CACHE_DIR']}/\S+", outcome.text)
+
+
+def test_the_runner_runs_containers(place):
+    """Metaflow's Runner runs a flow with the environment and the container."""
+    outcome = place.run_program("run_everyday", "container")
+    assert outcome.text.splitlines()[-1].split() == ["successful", PYTHON, "1.16.0"]
+
+
 def test_a_container_that_cannot_be_run_is_one_clean_message(ran):
     """An engine that does not work ends the run with its name and its reason."""
     place, _ = ran

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -25,40 +26,28 @@ def test_a_step_without_requirements_uses_the_users_interpreter(place):
 
 
 def test_a_step_is_spun_here(place):
-    """`spin` runs one step again, in a local environment also if the run was in containers."""
+    """`spin` runs one step again, in its local environment."""
     assert place.run("everyday", "run").code == 0
     outcome = place.run("everyday", "spin", "end")
     assert outcome.code == 0, outcome.text
-    assert "[1, 4, 9]" in outcome.text
+    assert re.search(rf"\[1, 4, 9\] by {place.variables['METAFLOW_PREBUILT_CACHE_DIR']}/\S+", outcome.text)
 
 
 def test_the_runner_needs_nothing_special(place):
-    """Metaflow's Runner runs a flow with the environment and the container."""
-    program = (
-        "import sys; from metaflow import Runner\n"
-        "with Runner(sys.argv[1], environment='prebuilt', show_output=False).run(word='runner') as running:\n"
-        "    print(running.status, running.run['end'].task['place'].data[1])\n"
-    )
-    script = place.folder / "program.py"
-    script.write_text(program)
-    import subprocess
-
-    done = subprocess.run(
-        [sys.executable, script, place.command("everyday")[1]],
-        cwd=place.folder,
-        env=place.variables,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.stdout.split() == ["successful", "1.16.0"], done.stderr
+    """Metaflow's Runner runs a flow with the environment."""
+    outcome = place.run_program("run_everyday")
+    status, executable, version = outcome.text.splitlines()[-1].split()
+    assert (status, version) == ("successful", "1.16.0")
+    assert executable.startswith(place.variables["METAFLOW_PREBUILT_CACHE_DIR"])
 
 
-def test_it_is_the_default_where_so_configured(place):
-    """METAFLOW_DEFAULT_ENVIRONMENT does what --environment does."""
-    outcome = place.run("everyday", "run", METAFLOW_DEFAULT_ENVIRONMENT="prebuilt")
+def test_it_is_the_default_where_so_configured(place, client):
+    """METAFLOW_DEFAULT_ENVIRONMENT does what --environment does, without which @pypi is refused."""
+    assert place.run_program("everyday", "run").code == 1
+    outcome = place.run_program("everyday", "run", METAFLOW_DEFAULT_ENVIRONMENT="prebuilt")
     assert outcome.code == 0, outcome.text
+    executable, _, _ = client("EverydayFlow", place)["end"].task["place"].data
+    assert executable.startswith(place.variables["METAFLOW_PREBUILT_CACHE_DIR"])
 
 
 def test_an_unknown_package_is_one_clean_message(place):
