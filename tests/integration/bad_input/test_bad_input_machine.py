@@ -138,6 +138,23 @@ class TestCtrlC:
         assert place.is_intact(images=1)
         assert place.run(pypi=LARGE).deployed
 
+    def test_while_a_tasks_image_is_unpacked(self, in_registry, registry):
+        """The run is interrupted, and nothing that is left is taken for whole by the next one."""
+        registry.delay("GET", "site/images/blobs", delay_s=4, times=99)
+        with in_registry.start(pypi={"fine": "2.32"}) as process:
+            said = self.lines_up_to(process, "Task is starting.\n")
+            registry.forget_requests()
+            while not registry.count("GET", "site/images/blobs"):
+                time.sleep(0.05)
+            self.interrupted(process)
+            rest, _ = process.communicate(timeout=30)
+        assert "Workflow interrupted" in rest
+        assert "Traceback" not in said + rest
+        registry.faults.clear()
+        assert in_registry.run(pypi={"fine": "2.32"}).deployed
+        layers = in_registry.cache / "layers" / "1"
+        assert {path.suffix for path in layers.iterdir()} == {"", ".lock"}
+
     def test_the_second_one_does_not_wait(self, place, stalling):
         """The process is gone, and nothing that it left is taken for whole."""
         self.stall_the_bake(place, stalling)
@@ -175,11 +192,11 @@ class TestCtrlC:
 
     @staticmethod
     def lines_up_to(process: subprocess.Popen[str], wanted: str) -> str:
-        """Return what the process printed up to a line."""
+        """Return what the process printed up to a line that ends so."""
         text = ""
         for line in process.stdout or ():
             text += line
-            if line == wanted:
+            if line.endswith(wanted):
                 return text
         raise AssertionError(text)
 

@@ -30,11 +30,9 @@ def images(place, registry) -> int:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        *[("GET", LOCK, status) for status in (401, 403, 429, 500)],
-        *[("HEAD", IMAGE, status) for status in (403, 500)],
-        *[("POST", UPLOADS, status) for status in (401, 403, 429, 500)],
-        *[("PUT", UPLOADS, status) for status in (403, 500)],
-        *[("PUT", IMAGE, status) for status in (403, 500)],
+        (method, path, status)
+        for method, path in (("GET", LOCK), ("HEAD", IMAGE), ("POST", UPLOADS), ("PUT", UPLOADS), ("PUT", IMAGE))
+        for status in REMEDIES
     ],
 )
 def test_a_registry_that_refuses_is_named(in_registry, registry, method, path, status):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import signal
 import sys
 import threading
 import time
@@ -104,6 +107,38 @@ def test_what_a_killed_process_left_is_written_anew(layout: CountingLayout, stor
     (place,) = store.ensure(layers, lambda: layout)
     assert [path.name for path in place.iterdir()] == ["a"]
     assert folders(store) == [place]
+
+
+def test_ctrl_c_stops_unpacking(layout: CountingLayout, store: LayerStore, tmp_path: Path) -> None:
+    """It does not wait for the end of a layer, leaves nothing of it, and the next run unpacks it."""
+    data = random.Random(1).randbytes(8 << 20)  # noqa: S311 - it must not compress
+    layers = layers_of(
+        layout, tmp_path, TarLayer().add("a", data=data), TarLayer().add("b", data=data[::-1]), compression="none"
+    )
+
+    pressed = threading.Lock()
+
+    class SlowLayout(CountingLayout):
+        """Gives its first piece to both layers, and has the user press Ctrl-C."""
+
+        @contextlib.contextmanager
+        def open_blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
+            with super().open_blob(descriptor) as chunks:
+                yield self._slowly(chunks)
+
+        def _slowly(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+            for number, chunk in enumerate(chunks):
+                if number == 1 and len(self.reads) == 2 and pressed.acquire(blocking=False):
+                    os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+                yield chunk
+
+    slow, began_s = SlowLayout(tmp_path / "layout"), time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        store.ensure(layers, lambda: slow)
+    assert time.monotonic() - began_s < 6
+    assert folders(store) == []
+    assert len(store.ensure(layers, lambda: layout)) == 2
 
 
 def test_a_layer_that_is_not_its_diff_id_is_refused(layout: CountingLayout, store: LayerStore, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import ContainerError, DigestMismatchError, InvalidValueError, StorageError
 from prebuilt.core.storage import storage_errors
 from prebuilt.oci.containers.image import ImageLayer
@@ -44,6 +45,8 @@ class LayerStore:
     def ensure(self, layers: Sequence[ImageLayer], open_repository: Callable[[], Repository]) -> list[Path]:
         """Return the folders of `layers`, in their order; those that are missing are unpacked from the repository.
 
+        Ctrl-C, like the first failure, ends the unpacking of all layers at their next piece.
+
         Raises:
             RegistryError: A layer could not be read.
             DigestMismatchError: A layer is damaged.
@@ -58,13 +61,17 @@ class LayerStore:
                     _lock_path(place).touch(mode=0o600)
         missing = {place: layer for place, layer in zip(places, layers, strict=True) if not place.is_dir()}
         if missing:
-            repository = open_repository()
+            repository, cancellation = open_repository(), Cancellation()
             with ThreadPoolExecutor(max_workers=min(_WORKERS, len(missing)), thread_name_prefix="unpack") as pool:
-                done = [pool.submit(self._unpack, place, layer, repository) for place, layer in missing.items()]
+                done = [
+                    pool.submit(self._unpack, place, layer, repository, cancellation)
+                    for place, layer in missing.items()
+                ]
                 try:
                     for future in done:
                         future.result()
                 except BaseException:
+                    cancellation.cancel()
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
             self._remove_unused()
@@ -74,14 +81,15 @@ class LayerStore:
         """Return where the layer is once it is unpacked."""
         return self.folder / diff_id.removeprefix("sha256:")[:_NAME_LENGTH]
 
-    def _unpack(self, place: Path, layer: ImageLayer, repository: Repository) -> None:
+    def _unpack(self, place: Path, layer: ImageLayer, repository: Repository, cancellation: Cancellation) -> None:
         with locked(_lock_path(place)):
+            cancellation.check()  # whoever held the lock may have been stopped as well
             if place.is_dir():  # another process was first
                 return
             partial = place.with_suffix(".partial")
             remove_tree(partial)  # of a process that was killed
             try:
-                self._write(partial, layer, repository)
+                self._write(partial, layer, repository, cancellation)
                 with storage_errors("unpack a layer", self.folder):
                     partial.rename(place)
             except BaseException:
@@ -100,7 +108,7 @@ class LayerStore:
                         place.rename(partial)  # so that what has its name is whole, come what may
                         remove_tree(partial)
 
-    def _write(self, partial: Path, layer: ImageLayer, repository: Repository) -> None:
+    def _write(self, partial: Path, layer: ImageLayer, repository: Repository, cancellation: Cancellation) -> None:
         # Slow to load, and not needed once all is unpacked.
         from prebuilt.oci.compression import decompress
         from prebuilt.oci.containers.unpacking import unpack_layer
@@ -109,7 +117,8 @@ class LayerStore:
         what, digest = f"unpack the layer {layer.descriptor.digest}", hashlib.sha256()
         with _explained(what, self.folder), repository.open_blob(layer.descriptor) as chunks:
             partial.mkdir()
-            pieces = _hashed(decompress(chunks, layer.descriptor.media_type), digest.update)
+            plain = decompress(chunks, layer.descriptor.media_type)
+            pieces = _hashed(plain, digest.update, cancellation)
             with open_layer_tar(pieces) as archive:
                 unpack_layer(archive, str(partial))
             for _ in pieces:  # padding; and only at its end the blob is known to be what its digest says
@@ -129,8 +138,9 @@ def _is_unused(lock: Path) -> bool:
     return time.time() - lock.stat().st_mtime > _KEPT_DAYS * 24 * 3600
 
 
-def _hashed(pieces: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+def _hashed(pieces: Iterator[bytes], update: Callable[[bytes], None], cancellation: Cancellation) -> Iterator[bytes]:
     for piece in pieces:
+        cancellation.check()
         update(piece)
         yield piece
 
