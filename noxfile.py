@@ -58,12 +58,14 @@ def tests(session: nox.Session, package: Package) -> None:
 @nox.session
 @BY_PACKAGE
 def minimums(session: nox.Session, package: Package) -> None:
-    """Run the fast tests of one package on the oldest releases that it says it works with."""
+    """Run the fast tests of one package on the oldest releases that it says it works with; on the oldest Metaflow whole flows, too."""
     third_party = tuple(need for need in package.dependencies if not need.startswith("prebuilt-"))
     install_built(
         session, package, SUITES, needs=(*third_party, *package.test_needs), options=("--resolution=lowest-direct",)
     )
     run_tests(session, str(package.folder / "tests"), *session.posargs)
+    if package is PACKAGES["metaflow"] and not session.posargs:
+        session.run("pytest", "-m", engines.ON_MINIMUMS, *map(str, engines.test_files(ROOT, engines.ON_MINIMUMS)))
 
 
 def run_tests(session: nox.Session, *arguments: str) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from tools.packages import read_toml
 
-_NOT_ENGINES = {"slow", "root"}
+ON_MINIMUMS = "minimums"
+"""The marker of tests that the session ``minimums(metaflow)`` runs as well, beside that of their engine."""
+
+_NOT_ENGINES = {"slow", "root", ON_MINIMUMS}
 
 
 def marked(root: Path) -> list[str]:
@@ -33,7 +36,7 @@ def selection(root: Path, engine: str | None) -> str:
 
 
 def test_files(root: Path, engine: str) -> list[Path]:
-    """Return the test files that want `engine`."""
+    """Return the test files that want `engine`, or have another marker of that name."""
     mark = re.compile(rf"\bmark\.{engine}\b")
     folders = ("packages/*/tests", "tests/integration", "tests/example_backend")
     files = [file for folder in folders for file in root.glob(f"{folder}/**/test_*.py")]

@@ -26,6 +26,7 @@ def ran(new_place, tmp_path_factory):
     return place, outcome.text
 
 
+@pytest.mark.minimums
 def test_every_step_runs_in_its_image(ran, client):
     """Steps, a foreach and its join run in the baked image; artifacts, parameters, variables and logs come and go."""
     place, text = ran
@@ -78,6 +79,7 @@ def test_trouble_is_handled_as_on_a_cluster(place, client):
     assert "came through" in outcome.text
 
 
+@pytest.mark.minimums
 def test_a_failed_run_is_resumed(place, client):
     """Steps that came through are not run again; the one that died is, in its image."""
     trap = place.folder / ".metaflow" / "trap"  # below what the container sees of this machine
@@ -126,6 +128,7 @@ def test_a_step_without_requirements_runs_in_the_image_that_it_names(ran, client
     assert "bare: /opt/prebuilt/env/bin/python" in outcome.text
 
 
+@pytest.mark.minimums
 def test_a_step_of_a_run_in_containers_is_spun_here(ran):
     """`spin` needs no container: it takes what came before from the run, and the step's local environment."""
     place, _ = ran
@@ -134,6 +137,7 @@ def test_a_step_of_a_run_in_containers_is_spun_here(ran):
     assert re.search(rf"\[1, 4, 9\] by {place.variables['METAFLOW_PREBUILT_CACHE_DIR']}/\S+", outcome.text)
 
 
+@pytest.mark.minimums
 def test_the_runner_runs_containers(place):
     """Metaflow's Runner runs a flow with the environment and the container."""
     outcome = place.run_program("run_everyday", "container")

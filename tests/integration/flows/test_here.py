@@ -10,6 +10,7 @@ import pytest
 pytestmark = [pytest.mark.metaflow, pytest.mark.slow]
 
 
+@pytest.mark.minimums
 def test_steps_run_in_a_local_environment(place, client):
     """The interpreter is that of an environment in the cache, which holds what the step asked for."""
     outcome = place.run("everyday", "run")
