@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from environments import requirement_lines
-from memory import PeakMemory
 
 from prebuilt.core.documents import FolderDocuments
 from prebuilt.core.platforms import Platform
@@ -21,6 +20,7 @@ from prebuilt.core.storage import cache_dir
 from prebuilt.oci.base import BaseImageLookup
 from prebuilt.oci.registry import RepositoryRegistry
 from prebuilt.testing.engines.buildkit import BuildKit
+from prebuilt.testing.peak_memory import PeakMemory
 
 HERE = Path(__file__).parent
 

@@ -95,6 +95,7 @@ def make_wheel(
     requires_python: str | None = None,
     tag: str = "py3-none-any",
     dist_info: Mapping[str, str] | None = None,
+    compressed: bool = True,
 ) -> Path:
     """Write a wheel into `folder` and return its path. The same arguments give the same bytes.
 
@@ -108,6 +109,7 @@ def make_wheel(
         requires_python: Versions of Python that it is for; None: any.
         tag: Compatibility tag, compressed sets too: ``cp311-cp311-manylinux_2_17_x86_64``.
         dist_info: Further files of the ``.dist-info`` folder, such as ``entry_points.txt``.
+        compressed: Whether its members are, which takes long for noise.
     """
     stem = f"{_escaped(name)}-{version}"
     content = {_escaped(name) + ".py": f"__version__ = {version!r}\n"} if files is None else files
@@ -120,16 +122,17 @@ def make_wheel(
     members |= {f"{stem}.dist-info/{path}": text.encode() for path, text in info.items()}
     folder.mkdir(parents=True, exist_ok=True)
     wheel = folder / f"{stem}-{tag}.whl"
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+    how = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(wheel, "w") as archive:
         for path, data in sorted(members.items()):
-            _add(archive, path, data)
-        _add(archive, f"{stem}.dist-info/RECORD", _record(members, f"{stem}.dist-info/RECORD"))
+            _add(archive, path, data, how)
+        _add(archive, f"{stem}.dist-info/RECORD", _record(members, f"{stem}.dist-info/RECORD"), how)
     return wheel
 
 
-def _add(archive: zipfile.ZipFile, path: str, data: bytes) -> None:
+def _add(archive: zipfile.ZipFile, path: str, data: bytes, how: int) -> None:
     info = zipfile.ZipInfo(path, _EPOCH)
-    info.compress_type = zipfile.ZIP_DEFLATED
+    info.compress_type = how
     info.external_attr = 0o100644 << 16
     archive.writestr(info, data)
 

@@ -38,7 +38,7 @@ def _tree(root: int) -> list[int]:
     for pid in pids:
         try:
             for task in Path(f"/proc/{pid}/task").iterdir():
-                pids += map(int, (task / "children").read_text().split())
+                pids += map(int, (task / "children").read_text(encoding="ascii").split())
         except OSError:  # it has ended since
             continue
     return pids
