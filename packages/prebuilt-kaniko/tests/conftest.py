@@ -113,8 +113,8 @@ class FakeCluster:
         state = {"exitCode": exit_code, "message": message, "reason": reason or ("Error" if exit_code else "Completed")}
         self.set_status(pod, {"terminated": state}, phase="Failed" if exit_code else "Succeeded")
 
-    def happen(self, owner: Json, reason: str, message: str) -> None:
-        """Add an event."""
+    def happen(self, owner: Json, reason: str, message: str, kind: str = "Normal") -> None:
+        """Add an event, ``Normal`` or a ``Warning``."""
         name = f"event-{self._next()}"
         uid = owner["metadata"]["uid"]
         self.put(
@@ -122,9 +122,11 @@ class FakeCluster:
             {
                 "metadata": {"name": name},
                 "involvedObject": {"uid": uid},
+                "type": kind,
                 "reason": reason,
                 "message": message,
                 "count": 1,
+                "lastTimestamp": _moment(),
             },
         )
 

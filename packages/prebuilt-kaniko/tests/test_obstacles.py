@@ -188,6 +188,73 @@ def test_secret_of_the_settings(cluster: Any, build: Callable[..., Any], message
     assert words in caught.value.reason
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        'secret "builder-identity" not found',
+        'configmap "certs" not found',
+        '[secret "builder-identity" not found, configmap "{own}" not found]',
+        "references non-existent secret key: key.json",
+        "references non-existent config key: key.json",
+    ],
+)
+def test_volumes_of_a_template(cluster: Any, build: Callable[..., Any], said: str) -> None:
+    """What a template mounts and is not there ends the build at once, in the cluster's words."""
+
+    def story(fake: Any, job: Any) -> None:
+        message = f'MountVolume.SetUp failed for volume "v" : {said.format(own=job["metadata"]["name"])}'
+        fake.happen(fake.pod(fake.add_pod(job)), "FailedMount", message, "Warning")
+
+    cluster.story = story
+    with pytest.raises(BuildError, match=r"MountVolume\.SetUp failed") as caught:
+        build()
+    assert "METAFLOW_PREBUILT_KANIKO_POD_TEMPLATE" in caught.value.remedy
+    assert cluster.left == []
+
+
+def test_pod_that_has_a_node_and_does_not_start(cluster: Any, build: Callable[..., Any]) -> None:
+    """It is waited for as long as the setting says; then the last of the cluster's warnings is told."""
+
+    def story(fake: Any, job: Any) -> None:
+        pod = fake.pod(fake.add_pod(job))
+        fake.happen(pod, "FailedMount", f'secret "{job["metadata"]["name"]}" not found', "Warning")
+        fake.happen(pod, "FailedCreatePodSandBox", "no address left", "Warning")
+        time.sleep(0.01)
+        fake.happen(pod, "FailedCreatePodSandBox", "the network plugin is not ready", "Warning")
+        fake.happen(pod, "Scheduled", "Successfully assigned")
+
+    cluster.story = story
+    with pytest.raises(BuildError, match="FailedCreatePodSandBox: the network plugin is not ready") as caught:
+        build(KANIKO_PENDING_TIMEOUT="1")
+    assert "METAFLOW_PREBUILT_KANIKO_PENDING_TIMEOUT" in caught.value.remedy
+
+
+@pytest.mark.parametrize("first", ["an image", "a container"])
+def test_pod_that_is_on_its_way(cluster: Any, build: Callable[..., Any], first: str) -> None:
+    """While a large image is pulled, or what a template puts first runs, nobody's patience ends."""
+
+    def story(fake: Any, job: Any) -> None:
+        pod = fake.add_pod(job)
+        if first == "an image":
+            fake.happen(fake.pod(pod), "Pulling", 'Pulling image "kaniko"')
+        else:
+            running = {
+                "name": "first",
+                "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+                "image": "first",
+                "imageID": "",
+                "ready": False,
+                "restartCount": 0,
+            }
+            fake.set_status(pod, {"waiting": {"reason": "PodInitializing"}}, initContainerStatuses=[running])
+        time.sleep(2)
+        fake.run(pod)
+        fake.end(pod)
+
+    cluster.story = story
+    assert build(KANIKO_PENDING_TIMEOUT="1") is None
+
+
 def test_our_own_objects_may_come_late(cluster: Any, build: Callable[..., Any]) -> None:
     """A pod that is quicker than its ConfigMap or Secret looks again: nothing is said, and nothing ends."""
     progress = RecordingProgress()

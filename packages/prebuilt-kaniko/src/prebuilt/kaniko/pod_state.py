@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prebuilt.kaniko.config import IMAGE_SETTING, NAMESPACE_SETTING, SECRET_SETTING, SERVICE_ACCOUNT_SETTING
+from prebuilt.kaniko.config import (
+    IMAGE_SETTING,
+    NAMESPACE_SETTING,
+    SECRET_SETTING,
+    SERVICE_ACCOUNT_SETTING,
+    TEMPLATE_SETTING,
+)
 from prebuilt.kaniko.job import CONTAINER
 
 _HOPELESS = {
@@ -30,6 +36,10 @@ _REFUSALS = (
     (re.compile(r"is forbidden|is invalid|admission webhook .* denied"), "ask whoever runs the cluster, or lay a pod template over the pod"),
 )  # fmt: skip
 """Why the cluster makes no pod for a Job, and what can be done."""
+
+_MISSING = re.compile(r'\b(secret|configmap) "([^"]+)" not found')
+_NO_KEY = re.compile(r"non-existent (?:secret|config) key: \S+")
+_PULLING, _PULLED = re.compile(r"Pulling image"), re.compile(r"Successfully pulled image|Failed to pull image")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,22 +127,48 @@ def refused(event: Mapping[str, Any]) -> Obstacle | None:
     return Obstacle(reason=message, remedy=remedy) if remedy else None
 
 
-def unmountable(event: Mapping[str, Any], secret: str | None) -> Obstacle | None:
-    """Return what is wrong with the Secret of the settings, if that is what an event says."""
+def unmountable(event: Mapping[str, Any], own: str, secret: str | None) -> Obstacle | None:
+    """Return which Secret or ConfigMap is missing, or lacks a key, if that is why a volume cannot be mounted.
+
+    Args:
+        event: As the API gives it.
+        own: Name of the objects of the build's own, which a quick pod may come before.
+        secret: The Secret of the settings.
+    """
     message = str(event.get("message") or "")
-    if event.get("reason") != "FailedMount" or secret is None:
+    if event.get("reason") != "FailedMount":
         return None
-    if f'secret "{secret}" not found' in message:
+    missing = [found for found in _MISSING.finditer(message) if found[2] != own]
+    if any(found.groups() == ("secret", secret) for found in missing):
         return Obstacle(
             reason=f"there is no Secret {secret} in the namespace",
             remedy=f"create it, or set {SECRET_SETTING} to another one",
         )
-    if "non-existent secret key: .dockerconfigjson" in message:
+    if secret is not None and "non-existent secret key: .dockerconfigjson" in message:
         return Obstacle(
             reason=f"the Secret {secret} has no .dockerconfigjson: it is not of the type kubernetes.io/dockerconfigjson",
             remedy="make one with `kubectl create secret docker-registry`",
         )
+    if missing or _NO_KEY.search(message):
+        return Obstacle(reason=message, remedy=f"create it in the namespace, or take it out of {TEMPLATE_SETTING}")
     return None
+
+
+def is_busy(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a pod that has a node is on its way: it pulls an image, or containers of a template come first."""
+    statuses = (pod.get("status") or {}).get("initContainerStatuses") or []
+    pulls = sum(_times(event) for event in events if _PULLING.match(str(event.get("message"))))
+    ends = sum(_times(event) for event in events if _PULLED.match(str(event.get("message"))))
+    return pulls > ends or any((status.get("state") or {}).get("running") is not None for status in statuses)
+
+
+def last_warning(events: Sequence[Mapping[str, Any]], own: str) -> str:
+    """Return what the cluster warned of last; empty if it did not. `own` is as for :func:`obstacle`."""
+    warnings = [
+        event for event in events if event.get("type") == "Warning" and not is_early(str(event.get("message")), own)
+    ]
+    last = max(warnings, key=_moment, default=None)
+    return f"{last.get('reason')}: {last.get('message')}" if last else ""
 
 
 def lost(pod: Mapping[str, Any]) -> str | None:
@@ -165,3 +201,11 @@ def _state(pod: Mapping[str, Any]) -> Mapping[str, Any]:
 def _statuses(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     status = pod.get("status") or {}
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def _times(event: Mapping[str, Any]) -> int:
+    return int(event.get("count") or 1)
+
+
+def _moment(event: Mapping[str, Any]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")

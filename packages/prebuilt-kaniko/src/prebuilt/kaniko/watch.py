@@ -19,7 +19,9 @@ from prebuilt.kaniko.pod_state import (
     ended,
     failed_job,
     has_started,
+    is_busy,
     is_early,
+    last_warning,
     lost,
     newest,
     obstacle,
@@ -33,6 +35,7 @@ _LATE_S = 30.0  # after the cluster's own deadline: it says what happened, if it
 _DRAIN_S = 30.0  # for the rest of the log of a container that has ended
 _SILENT = {"Created", "Started", "SuccessfulCreate", "SuccessfulDelete", "Killing", "Completed"}
 """Events that say nothing that the log does not."""
+_ROOM = "see whether a node has what is asked for"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +57,8 @@ class JobWatch:
     cancellation: Cancellation
     _seen: set[tuple[str, int]] = field(default_factory=set, init=False)
     _pulled: str = field(default="", init=False)
-    _waiting_since_s: float | None = field(default=None, init=False)
+    _waiting_for: str = field(default="", init=False)
+    _waiting_since_s: float = field(default=0.0, init=False)
     _log: PodLog | None = field(default=None, init=False)
 
     def wait(self, job: Mapping[str, Any]) -> Ended:
@@ -99,7 +103,6 @@ class JobWatch:
         if has_started(pod):
             if self._log is None:
                 self._events(str(pod["metadata"]["uid"]))  # what happened since the last look, or before the first
-            self._waiting_since_s = None
             log = self._follow(str(pod["metadata"]["name"]))
             found = ended(pod)
             if found is not None:
@@ -122,12 +125,13 @@ class JobWatch:
             found = refused(event)
             if found is not None:
                 raise self._stuck(found)
-        self._be_patient("the cluster makes no pod for the Job")
+        self._be_patient("a pod", "the cluster makes no pod for the Job", _ROOM)
 
     def _check_pending(self, pod: Mapping[str, Any]) -> None:
         """Raise if the pod will never run."""
-        for event in self._events(str(pod["metadata"]["uid"])):
-            found = unmountable(event, self.config.secret_name)
+        events = self._events(str(pod["metadata"]["uid"]))
+        for event in events:
+            found = unmountable(event, self.build.name, self.config.secret_name)
             if found is not None:
                 raise self._stuck(found)
             if event.get("reason") == "Failed" and "pull" in str(event.get("message")):
@@ -139,10 +143,15 @@ class JobWatch:
         if failed is not None:
             raise self._failure(failed, "build again, or ask whoever runs the cluster")
         reason = unschedulable(pod)
-        if reason is None:
-            self._waiting_since_s = None
+        if reason is not None:
+            self._be_patient("a node", f"no node takes the pod: {reason}", f"{self._other_nodes(reason)}{_ROOM}")
+        elif is_busy(pod, events):
+            self._waiting_for = ""
         else:
-            self._be_patient(f"no node takes the pod: {reason}", self._other_nodes(reason))
+            warning = last_warning(events, self.build.name)
+            self._be_patient(
+                "a start", f"the pod does not start: {warning}".rstrip(": "), "ask whoever runs the cluster"
+            )
 
     def _check_job(self, job: Mapping[str, Any]) -> None:
         failed = failed_job(job)
@@ -163,15 +172,15 @@ class JobWatch:
         wanted = self.build.built_on or self.build.platform
         return f"have nodes of {wanted}, set {BUILD_PLATFORM_SETTING} to the platform of those that there are, or else "
 
-    def _be_patient(self, reason: str, remedy: str = "") -> None:
-        """Raise if the pod has waited for long enough."""
+    def _be_patient(self, what: str, reason: str, remedy: str) -> None:
+        """Raise if `what` was waited for, and nothing else meanwhile, for long enough."""
         now_s = time.monotonic()
-        if self._waiting_since_s is None:
-            self._waiting_since_s = now_s
+        if self._waiting_for != what:
+            self._waiting_for, self._waiting_since_s = what, now_s
         if now_s - self._waiting_since_s > self.config.pending_timeout_s:
             raise self._failure(
                 f"{reason} (for {self.config.pending_timeout_s} s)",
-                f"{remedy}see whether a node has what is asked for, or set {PENDING_TIMEOUT_SETTING} to more seconds",
+                f"{remedy}, or set {PENDING_TIMEOUT_SETTING} to more seconds",
             )
 
     def _events(self, uid: str) -> list[Mapping[str, Any]]:
