@@ -56,6 +56,8 @@ class FakeCluster:
         denied: Verbs that are forbidden: ``("create", "jobs")``.
         away: While it is set, connections are closed without an answer.
         expired: Requests that are answered by 401.
+        user: Who the cluster takes everybody for.
+        passing: Answers to the next requests of a verb and a resource: status, reason and message.
         cut_after: Lines of a log after which a stream is cut, once for each number.
         story: What happens to Jobs.
     """
@@ -68,6 +70,8 @@ class FakeCluster:
     objects: dict[tuple[str, str], Json] = field(default_factory=dict)
     logs: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
     expired: int = 0
+    user: str = "dev"
+    passing: dict[tuple[str, str], list[tuple[int, str, str]]] = field(default_factory=dict)
     story: Story | None = None
     changed: threading.Condition = field(default_factory=threading.Condition)
     address: str = ""
@@ -171,6 +175,18 @@ class FakeCluster:
                     del self.objects[key]
             self.changed.notify_all()
 
+    def refusal(self, verb: str, resource: str, namespace: str) -> tuple[int, str, str] | None:
+        """Return status, reason and message of what is refused whatever it is about; None if it is not."""
+        if self.expired > 0:
+            self.expired -= 1
+            return 401, "Unauthorized", "Unauthorized"
+        if self.passing.get((verb, resource)):
+            return self.passing[verb, resource].pop(0)
+        if (verb, resource) not in self.denied:
+            return None
+        who = f'User "{self.user}" cannot {verb} resource "{resource}" in API group "" in the namespace "{namespace}"'
+        return 403, "Forbidden", f"{resource} is forbidden: {who}"
+
     def _next(self) -> int:
         with self.changed:
             self._count += 1
@@ -204,12 +220,9 @@ class _Handler(BaseHTTPRequestHandler):
         verb = _VERBS.get(self.command) or ("get" if match["name"] else "list")
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         cluster.calls.append(Call(verb, resource, name, body, query))
-        if cluster.expired > 0:
-            cluster.expired -= 1
-            self._status(401, "Unauthorized", "Unauthorized")
-        elif (verb, resource) in cluster.denied:
-            who = f'User "dev" cannot {verb} resource "{resource}" in API group "" in the namespace "{match["namespace"]}"'
-            self._status(403, "Forbidden", f"{resource} is forbidden: {who}")
+        refusal = cluster.refusal(verb, resource, match["namespace"])
+        if refusal is not None:
+            self._status(*refusal)
         elif verb == "create" and match["namespace"] not in cluster.namespaces:
             self._status(404, "NotFound", f'namespaces "{match["namespace"]}" not found')
         elif verb == "create":

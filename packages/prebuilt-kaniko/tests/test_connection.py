@@ -124,6 +124,17 @@ def test_answer_that_is_lost(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert cluster.left == []
 
 
+def test_quota_that_others_use_at_the_same_moment(cluster: Any) -> None:
+    """The API refuses for a conflict what it takes a moment later: nothing was made, so it is asked again."""
+    message = 'Operation cannot be fulfilled on resourcequotas "q": the object has been modified'
+    for resource in ("jobs", "configmaps"):
+        cluster.passing["create", resource] = [(409, "Conflict", message)]
+    assert _build([])
+    for resource in ("jobs", "configmaps"):
+        assert [call.verb for call in cluster.calls if call.resource == resource].count("create") == 2
+    assert cluster.left == []
+
+
 def test_no_cluster(tmp_path: Path) -> None:
     """A configuration that is not there, or names no cluster, is told with the variable."""
     for text in (None, "nonsense", "apiVersion: v1\nkind: Config\n"):

@@ -24,7 +24,12 @@ _SILENCE_S = 60.0  # of a log that is followed: by then a connection may be dead
 _PATIENCE_S = 60.0  # with a server that has answered before
 _FIRST_PATIENCE_S = 10.0  # with one that never has: its address may be wrong
 _PAUSE_S = 1.0
-_UNAUTHORIZED, _FORBIDDEN, _ABSENT, _CONFLICT = 401, 403, 404, 409
+_UNAUTHORIZED, _FORBIDDEN = 401, 403
+_ABSENT, _THERE, _CHANGED = "NotFound", "AlreadyExists", "Conflict"
+"""Reasons of the API: a status does not tell a name that is taken from a quota that others used at the same moment.
+
+Source: https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go, StatusReason
+"""
 _PASSING = {429, 500, 502, 503, 504}
 
 
@@ -55,7 +60,7 @@ class Cluster:
                 self.namespace, dict(body), _request_timeout=_TIMEOUT_S
             )
 
-        made = self.ask("create", resource, call, absent={_CONFLICT})
+        made = self.ask("create", resource, call, absent=_THERE)
         # It is there: an answer was lost, and the call made again.
         return made if made is not None else self._there(resource, str(body["metadata"]["name"]))
 
@@ -65,7 +70,7 @@ class Cluster:
             "get",
             "jobs",
             lambda api: _group(api, "jobs").read_namespaced_job(name, self.namespace, _request_timeout=_TIMEOUT_S),
-            absent={_ABSENT},
+            absent=_ABSENT,
         )
 
     def delete_job(self, name: str) -> None:
@@ -76,7 +81,7 @@ class Cluster:
             delete = _group(api, "jobs").delete_namespaced_job
             return delete(name, self.namespace, propagation_policy="Background", _request_timeout=_TIMEOUT_S)
 
-        last.ask("delete", "jobs", call, absent={_ABSENT})
+        last.ask("delete", "jobs", call, absent=_ABSENT)
 
     def list_pods(self, selector: str) -> list[Object]:
         """Return the pods with the labels of `selector`."""
@@ -107,7 +112,7 @@ class Cluster:
 
     def refusal(self, verb: str, resource: str, error: Any) -> EngineError:  # noqa: ANN401 - an ApiException
         """Return the error for what the API answered; the verb and the resource are in it."""
-        said = _message(error)
+        said = str(_said(error).get("message") or "")
         reason, remedy = f"{error.status} {error.reason}: {said}".rstrip(": "), ""
         if f'namespaces "{self.namespace}" not found' in said:
             reason = "there is no such namespace"
@@ -135,10 +140,8 @@ class Cluster:
         found = self.ask("list", resource, call)
         return list((found or {}).get("items") or [])
 
-    def ask(
-        self, verb: str, resource: str, call: Callable[[Any], Any], *, absent: set[int] | None = None
-    ) -> Object | None:
-        """Return what the API answers to `call`, or None for a status of `absent`.
+    def ask(self, verb: str, resource: str, call: Callable[[Any], Any], *, absent: str | None = None) -> Object | None:
+        """Return what the API answers to `call`, or None if it refuses for the reason `absent`.
 
         Raises:
             CancelledError: The build was cancelled.
@@ -154,14 +157,15 @@ class Cluster:
             try:
                 answer: Object = api.sanitize_for_serialization(call(api))
             except ApiException as error:
-                if error.status in (absent or ()):
+                why = _said(error).get("reason")
+                if absent is not None and why == absent:
                     self._has_answered = True
                     return None
                 if error.status == _UNAUTHORIZED and not has_logged_in:
                     has_logged_in = True
                     self.connection.client(instead_of=api)
                     continue
-                if error.status not in _PASSING:
+                if error.status not in _PASSING and why != _CHANGED:
                     raise self.refusal(verb, resource, error) from error
                 self._wait(verb, resource, f"{error.status} {error.reason}", began_s, error)
             except urllib3.exceptions.HTTPError as error:
@@ -194,10 +198,11 @@ def _group(api: Any, resource: str) -> Any:  # noqa: ANN401 - as above
     return client.BatchV1Api(api) if resource == "jobs" else client.CoreV1Api(api)
 
 
-def _message(error: Any) -> str:  # noqa: ANN401 - as above
-    """Return what the server said: the message of its Status."""
+def _said(error: Any) -> Object:  # noqa: ANN401 - as above
+    """Return the Status that the server answered with; one of a message alone where a proxy has answered in its place."""
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
     try:
-        return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return body.strip()
+        status = json.loads(body)
+    except ValueError:
+        status = None
+    return status if isinstance(status, dict) else {"message": body.strip()}
