@@ -351,6 +351,32 @@ def test_pod_that_is_taken_away(cluster: Any, build: Callable[..., Any]) -> None
 
 
 @pytest.mark.parametrize(
+    ("reason", "message", "exit_code"),
+    [
+        ("Evicted", "The node was low on resource: ephemeral-storage.", 137),
+        ("Terminated", "Pod was terminated in response to imminent node shutdown.", 143),
+    ],
+)
+def test_pod_that_is_taken_away_while_it_builds(
+    cluster: Any, build: Callable[..., Any], reason: str, message: str, exit_code: int
+) -> None:
+    """Kaniko was killed, and not for want of memory: the pod says why."""
+
+    def story(fake: Any, job: Any) -> None:
+        pod = fake.add_pod(job)
+        fake.run(pod)
+        fake.say(pod, "INFO[0000] half way")
+        state = {"terminated": {"exitCode": exit_code, "reason": "Error"}}
+        fake.set_status(pod, state, phase="Failed", reason=reason, message=message)
+
+    cluster.story = story
+    with pytest.raises(BuildError) as caught:
+        build()
+    assert caught.value.reason == f"{reason}: {message}"
+    assert caught.value.output == ("INFO[0000] half way",)
+
+
+@pytest.mark.parametrize(
     ("verb", "resource"),
     [
         ("create", "jobs"),

@@ -172,9 +172,9 @@ def last_warning(events: Sequence[Mapping[str, Any]], own: str) -> str:
 
 
 def lost(pod: Mapping[str, Any]) -> str | None:
-    """Return why the pod failed as a whole, such as an eviction; None if it did not."""
+    """Return why the pod failed as a whole, such as an eviction; None if it did not, or failed because Kaniko did."""
     status = pod.get("status") or {}
-    if status.get("phase") != "Failed":
+    if status.get("phase") != "Failed" or (has_started(pod) and not status.get("reason")):
         return None
     return f"{status.get('reason') or 'the pod failed'}: {status.get('message') or ''}".rstrip(": ")
 

@@ -109,6 +109,8 @@ class JobWatch:
                 log.finish(_DRAIN_S)
             if log.failure is not None:
                 raise self.cluster.refusal("get", "pods/log", log.failure) from log.failure
+            if found is not None and found.exit_code != 0:
+                self._check_lost(pod)
             return found
         self._check_pending(pod)
         return None
@@ -139,9 +141,7 @@ class JobWatch:
         found = obstacle(pod, self.build.name, self._pulled)
         if found is not None:
             raise self._stuck(found)
-        failed = lost(pod)
-        if failed is not None:
-            raise self._failure(failed, "build again, or ask whoever runs the cluster")
+        self._check_lost(pod)
         reason = unschedulable(pod)
         if reason is not None:
             self._be_patient("a node", f"no node takes the pod: {reason}", f"{self._other_nodes(reason)}{_ROOM}")
@@ -152,6 +152,11 @@ class JobWatch:
             self._be_patient(
                 "a start", f"the pod does not start: {warning}".rstrip(": "), "ask whoever runs the cluster"
             )
+
+    def _check_lost(self, pod: Mapping[str, Any]) -> None:
+        failed = lost(pod)
+        if failed is not None:
+            raise self._failure(failed, "build again, or ask whoever runs the cluster")
 
     def _check_job(self, job: Mapping[str, Any]) -> None:
         failed = failed_job(job)
