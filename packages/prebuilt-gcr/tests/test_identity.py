@@ -7,7 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,7 @@ from prebuilt.core.errors import (
 )
 from prebuilt.core.settings import Settings
 from prebuilt.gcr import GCRRegistry
+from prebuilt.gcr import identity as identity_module
 from prebuilt.gcr.identity import Identity
 from prebuilt.gcr.login import find_source
 from prebuilt.oci.config import NetworkConfig
@@ -124,6 +129,61 @@ def test_a_machine_with_a_service_account(google: GoogleCloud) -> None:
     code = "from prebuilt.gcr import GCRRegistry; r = GCRRegistry(); print(r.repository, r.credentials('').username)"
     done = subprocess.run([sys.executable, "-c", code], env=environ, check=True, capture_output=True, text=True)
     assert (done.stdout.split(), done.stderr) == ([NAME, "oauth2accesstoken"], "")
+
+
+@contextmanager
+def _another_cloud() -> Iterator[tuple[str, int]]:
+    """Give the address of a metadata server as those of other clouds: it answers, and refuses."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield "127.0.0.1", server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def metadata_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[tuple[str, int]], None]]:
+    """Return what sets the address at which metadata servers of all clouds are; this machine is no cloud's by itself."""
+    monkeypatch.setattr(identity_module, "_PRODUCT", tmp_path / "none")
+    monkeypatch.setenv("NO_GCE_CHECK", "")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+
+    def at(address: tuple[str, int]) -> None:
+        monkeypatch.setattr(identity_module, "_METADATA_ADDRESS", address)
+        identity_module._is_on_google.cache_clear()
+
+    yield at
+    identity_module._is_on_google.cache_clear()
+
+
+def test_a_machine_of_google_is_known(google: GoogleCloud, metadata_at: Callable[[tuple[str, int]], None]) -> None:
+    """Its metadata server says that it is Google's."""
+    host, _, port = google.api.url.removeprefix("http://").partition(":")
+    metadata_at((host, int(port)))
+    assert Identity(NetworkConfig.from_settings(Settings.load())).is_there()
+
+
+def test_a_machine_of_another_cloud_is_none_of_google(
+    google: GoogleCloud, metadata_at: Callable[[tuple[str, int]], None]
+) -> None:
+    """EC2 and Azure have metadata servers at the same address: public base images of Google's are pulled from there, too."""
+    with _another_cloud() as address:
+        metadata_at(address)
+        assert open_repository("gcr.io/public/static").resolve("1") is None
+    assert google.api.asked == []
 
 
 def test_one_token_serves_all(google: GoogleCloud, identity: Identity) -> None:

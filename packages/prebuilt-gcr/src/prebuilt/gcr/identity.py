@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import http.client
 import os
-import socket
 import threading
 import time
 import warnings
@@ -29,6 +30,7 @@ _PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT")
 _METADATA_VARIABLES = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP")
 _METADATA_ADDRESS = ("169.254.169.254", 80)
 _METADATA_TIMEOUT_S = 1.0
+_FLAVOR = "Metadata-Flavor"
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
 
 _REPLACED_EARLY = timedelta(minutes=30)
@@ -158,12 +160,16 @@ def _has_metadata_server(environ: Mapping[str, str]) -> bool:
 
 @functools.cache
 def _is_on_google() -> bool:
-    """Look once: on other machines nobody answers, for as long as is waited."""
+    """Look once: on other machines nobody answers, for as long as is waited, or the metadata server of another cloud does.
+
+    Source: https://cloud.google.com/compute/docs/instances/detect-compute-engine
+    """
     try:
-        socket.create_connection(_METADATA_ADDRESS, timeout=_METADATA_TIMEOUT_S).close()
-    except OSError:
+        with contextlib.closing(http.client.HTTPConnection(*_METADATA_ADDRESS, timeout=_METADATA_TIMEOUT_S)) as server:
+            server.request("GET", "/", headers={_FLAVOR: "Google"})
+            return server.getresponse().getheader(_FLAVOR) == "Google"
+    except (OSError, http.client.HTTPException):
         return _PRODUCT.is_file() and _PRODUCT.read_text(errors="replace").startswith("Google")
-    return True
 
 
 @dataclass(frozen=True, slots=True)
