@@ -224,6 +224,19 @@ def test_templates_that_are_none(tmp_path: Path, text: str | None) -> None:
     assert caught.value.at == str(path)
 
 
+def test_one_volume_at_two_places(build: KanikoBuild) -> None:
+    """Mounts are told from each other by where they are, beside our own and over them."""
+    mounts = [
+        {"name": "company", "mountPath": "/kaniko/one", "subPath": "one"},
+        {"name": "company", "mountPath": "/kaniko/two", "subPath": "two"},
+        {"name": "company", "mountPath": "/kaniko/prebuilt", "subPath": "context"},
+    ]
+    template = {"spec": {"containers": [{"name": "kaniko", "volumeMounts": mounts}]}}
+    made = _spec(build, _config(), template=template)["containers"][0]["volumeMounts"]
+    assert {mount["mountPath"]: mount["name"] for mount in made} == {mount["mountPath"]: "company" for mount in mounts}
+    assert len(made) == 3
+
+
 def test_merging_changes_neither_side() -> None:
     """What is merged is new."""
     base, over = {"a": {"b": [{"name": "x", "v": 1}]}}, {"a": {"b": [{"name": "x", "v": 2}]}, "c": None}

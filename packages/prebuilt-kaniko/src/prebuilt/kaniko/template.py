@@ -9,8 +9,8 @@ from typing import Any
 from prebuilt.core.errors import SettingError
 from prebuilt.kaniko.config import TEMPLATE_SETTING
 
-_KEYS = ("name", "mountPath")
-"""What tells the items of a list from each other, as in Kubernetes' own strategic merge."""
+_KEYS = ("mountPath", "name")
+"""What tells the items of a list from each other, as in Kubernetes' own strategic merge: a mount's name is its volume's, which may have others."""
 
 
 def read_template(path: Path) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def read_template(path: Path) -> dict[str, Any]:
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with `over` laid upon it.
 
-    Mappings are merged. Lists whose items have a ``name`` or a ``mountPath`` are merged by it; other lists are joined. A null
-    removes what `base` has, everything else replaces it.
+    Mappings are merged. Lists whose items have a ``mountPath`` or a ``name`` are merged by it, the first that all have; other
+    lists are joined. A null removes what `base` has, everything else replaces it.
     """
     merged = dict(base)
     for key, value in over.items():
