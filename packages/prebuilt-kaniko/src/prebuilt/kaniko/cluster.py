@@ -31,6 +31,7 @@ _ABSENT, _THERE, _CHANGED = "NotFound", "AlreadyExists", "Conflict"
 Source: https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go, StatusReason
 """
 _PASSING = {429, 500, 502, 503, 504}
+_SHOWN = 300  # characters of what a proxy says, which may be a page of HTML
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,7 +114,7 @@ class Cluster:
     def refusal(self, verb: str, resource: str, error: Any) -> EngineError:  # noqa: ANN401 - an ApiException
         """Return the error for what the API answered; the verb and the resource are in it."""
         said = str(_said(error).get("message") or "")
-        reason, remedy = f"{error.status} {error.reason}: {said}".rstrip(": "), ""
+        reason, remedy = _told(error), ""
         if f'namespaces "{self.namespace}" not found' in said:
             reason = "there is no such namespace"
             remedy = f"create it, or set {NAMESPACE_SETTING} to another one"
@@ -150,7 +151,7 @@ class Cluster:
         import urllib3
         from kubernetes.client import ApiException
 
-        began_s, has_logged_in = time.monotonic(), False
+        tried, began_s, has_logged_in = f"{verb} {resource}", time.monotonic(), False
         while True:
             self.cancellation.check()
             api = self.connection.client()
@@ -167,25 +168,24 @@ class Cluster:
                     continue
                 if error.status not in _PASSING and why != _CHANGED:
                     raise self.refusal(verb, resource, error) from error
-                self._wait(verb, resource, f"{error.status} {error.reason}", began_s, error)
+                reason = f"the cluster's API answers {_told(error)}"
+                self._wait(tried, reason, "deploy again in a while, or ask whoever runs the cluster", began_s, error)
             except urllib3.exceptions.HTTPError as error:
-                self._wait(verb, resource, str(error), began_s, error)
+                reason = f"the cluster's API does not answer ({error})"
+                self._wait(tried, reason, "see whether `kubectl version` reaches it", began_s, error)
             else:
                 self._has_answered = True
                 return answer
 
-    def _wait(self, verb: str, resource: str, reason: str, began_s: float, error: Exception) -> None:
+    def _wait(self, tried: str, reason: str, remedy: str, began_s: float, error: Exception) -> None:
         """Wait a little before a call is made again; raise where that was done for long enough."""
         patience_s = self.patience_s if self._has_answered else min(self.patience_s, _FIRST_PATIENCE_S)
         if time.monotonic() - began_s > patience_s:
             raise EngineError(
-                f"{verb} {resource}",
-                at=str(self.connection.client().configuration.host),
-                reason=f"the cluster's API does not answer ({reason})",
-                remedy="see whether `kubectl version` reaches it",
+                tried, at=str(self.connection.client().configuration.host), reason=reason, remedy=remedy
             ) from error
         if time.monotonic() - began_s < _PAUSE_S:
-            self.note(f"the cluster's API does not answer ({reason}): trying again")
+            self.note(f"{reason}: trying again")
         self.cancellation.wait(_PAUSE_S)
 
 
@@ -198,6 +198,11 @@ def _group(api: Any, resource: str) -> Any:  # noqa: ANN401 - as above
     return client.BatchV1Api(api) if resource == "jobs" else client.CoreV1Api(api)
 
 
+def _told(error: Any) -> str:  # noqa: ANN401 - as above
+    """Return an answer in a line: its status, and what the server said."""
+    return f"{error.status} {error.reason}: {_said(error).get('message') or ''}".rstrip(": ")
+
+
 def _said(error: Any) -> Object:  # noqa: ANN401 - as above
     """Return the Status that the server answered with; one of a message alone where a proxy has answered in its place."""
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
@@ -205,4 +210,4 @@ def _said(error: Any) -> Object:  # noqa: ANN401 - as above
         status = json.loads(body)
     except ValueError:
         status = None
-    return status if isinstance(status, dict) else {"message": body.strip()}
+    return status if isinstance(status, dict) else {"message": " ".join(body.split())[:_SHOWN]}
