@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from prebuilt.core.errors import EngineError
 from prebuilt.core.settings import Settings
@@ -179,8 +180,24 @@ def test_login_that_has_expired(cluster: Any, monkeypatch: pytest.MonkeyPatch) -
     """The configuration is read again when the server refuses the login; what it refuses then is an error."""
     cluster.expired = 1
     assert _build([])
+    cluster.passing["create", "jobs"] = [(403, "Forbidden", 'User "system:anonymous" cannot create resource "jobs"')]
+    assert _build([])
     cluster.expired = 100
     said: list[str] = []
     assert not _build(said)
     assert "401" in said[-1]
     assert "log in to the cluster again" in said[-1]
+
+
+def test_login_command_that_fails(cluster: Any, tmp_path: Path) -> None:
+    """The client asks as nobody then, who may do nothing: that is no matter of the Role."""
+    config = yaml.safe_load((tmp_path / "kubeconfig").read_text())
+    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": "false", "interactiveMode": "Never"}
+    config["users"][0]["user"] = {"exec": command}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    cluster.user = "system:anonymous"
+    cluster.denied.add(("create", "jobs"))
+    said: list[str] = []
+    assert not _build(said)
+    assert "log in to the cluster again" in said[-1]
+    assert "grant" not in said[-1]

@@ -25,6 +25,7 @@ _PATIENCE_S = 60.0  # with a server that has answered before
 _FIRST_PATIENCE_S = 10.0  # with one that never has: its address may be wrong
 _PAUSE_S = 1.0
 _UNAUTHORIZED, _FORBIDDEN = 401, 403
+_NOBODY = '"system:anonymous"'
 _ABSENT, _THERE, _CHANGED = "NotFound", "AlreadyExists", "Conflict"
 """Reasons of the API: a status does not tell a name that is taken from a quota that others used at the same moment.
 
@@ -118,13 +119,13 @@ class Cluster:
         if f'namespaces "{self.namespace}" not found' in said:
             reason = "there is no such namespace"
             remedy = f"create it, or set {NAMESPACE_SETTING} to another one"
+        elif _lacks_login(error):
+            remedy = "log in to the cluster again: `kubectl auth whoami` says who you are"
         elif error.status == _FORBIDDEN and "quota" not in said:
             remedy = (
                 f"grant the verb {verb} on {resource} in the namespace {self.namespace}: "
                 f"the Role {ROLE} of the documentation has all that is needed"
             )
-        elif error.status == _UNAUTHORIZED:
-            remedy = "log in to the cluster again: `kubectl auth whoami` says who you are"
         return EngineError(f"{verb} {resource}", at=f"namespace {self.namespace}", reason=reason, remedy=remedy)
 
     def _there(self, resource: str, name: str) -> Object:
@@ -162,7 +163,7 @@ class Cluster:
                 if absent is not None and why == absent:
                     self._has_answered = True
                     return None
-                if error.status == _UNAUTHORIZED and not has_logged_in:
+                if _lacks_login(error) and not has_logged_in:
                     has_logged_in = True
                     self.connection.client(instead_of=api)
                     continue
@@ -196,6 +197,11 @@ def _group(api: Any, resource: str) -> Any:  # noqa: ANN401 - as above
     from kubernetes import client
 
     return client.BatchV1Api(api) if resource == "jobs" else client.CoreV1Api(api)
+
+
+def _lacks_login(error: Any) -> bool:  # noqa: ANN401 - as above
+    """Return whether the API does not know who asks: the client goes on as nobody where a kubeconfig's login command fails."""
+    return error.status == _UNAUTHORIZED or (error.status == _FORBIDDEN and _NOBODY in _told(error))
 
 
 def _told(error: Any) -> str:  # noqa: ANN401 - as above
