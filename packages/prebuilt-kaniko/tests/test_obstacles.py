@@ -401,6 +401,25 @@ def test_verbs_that_are_denied(cluster: Any, build: Callable[..., Any], verb: st
     assert cluster.left == []
 
 
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ("exceeded quota: builds, requested: count/jobs.batch=1", "ask for less, wait for others to end"),
+        (
+            "unable to create new content in namespace default because it is being terminated",
+            "METAFLOW_PREBUILT_KANIKO_NAMESPACE to another",
+        ),
+    ],
+)
+def test_jobs_that_are_refused(cluster: Any, build: Callable[..., Any], message: str, remedy: str) -> None:
+    """What is forbidden to everybody is no matter of the Role, and is told in the cluster's words."""
+    cluster.passing["create", "jobs"] = [(403, "Forbidden", f'jobs.batch "x" is forbidden: {message}')]
+    with pytest.raises(EngineError) as caught:
+        build()
+    assert message in caught.value.reason
+    assert remedy in caught.value.remedy
+
+
 def test_delete_that_is_denied(cluster: Any, build: Callable[..., Any]) -> None:
     """The image is there: the build is good, and one line says what stays, for how long, and which verb is missing."""
     cluster.denied.add(("delete", "jobs"))
@@ -417,3 +436,11 @@ def test_namespace_that_is_missing(cluster: Any, build: Callable[..., Any]) -> N
         build(KANIKO_NAMESPACE="nowhere")
     assert caught.value.at == "namespace nowhere"
     assert "METAFLOW_PREBUILT_KANIKO_NAMESPACE" in caught.value.remedy
+
+
+def test_namespace_that_is_mistyped(cluster: Any, build: Callable[..., Any]) -> None:
+    """Whoever has a Role of one namespace is told of any other that it is forbidden, be it there or not: the setting is named, too."""
+    cluster.denied.add(("create", "jobs"))
+    with pytest.raises(EngineError, match="403") as caught:
+        build(KANIKO_NAMESPACE="nowhere")
+    assert "or set METAFLOW_PREBUILT_KANIKO_NAMESPACE to the namespace where it is granted" in caught.value.remedy

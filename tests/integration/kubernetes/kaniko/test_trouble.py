@@ -58,7 +58,9 @@ def test_each_verb_of_the_role_is_needed(user: Any, groups: list[str], resource:
 
 
 def test_namespace_is_missing(user: Any):
-    """A namespace that is not there; with RBAC, the API says no more than that it is forbidden there."""
+    """A namespace that is not there; whoever has a Role is told no more than that it is forbidden there."""
+    assert not user.having(KANIKO_NAMESPACE="nowhere").build()
+    assert "or set METAFLOW_PREBUILT_KANIKO_NAMESPACE" in user.said[-1]
     user.goes_by(user.namespace.cluster.kubeconfig)
     assert not user.having(KANIKO_NAMESPACE="nowhere").build()
     assert "there is no such namespace" in user.said[-1]

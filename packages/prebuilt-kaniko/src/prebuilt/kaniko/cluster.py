@@ -12,6 +12,7 @@ from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import EngineError
 from prebuilt.kaniko.config import NAMESPACE_SETTING
 from prebuilt.kaniko.connection import Connection
+from prebuilt.kaniko.pod_state import refusal_remedy
 
 Answer = TypeVar("Answer")
 Object = Mapping[str, Any]
@@ -32,6 +33,7 @@ _ABSENT, _THERE, _CHANGED = "NotFound", "AlreadyExists", "Conflict"
 Source: https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go, StatusReason
 """
 _PASSING = {429, 500, 502, 503, 504}
+_REFUSED = "ask whoever runs the cluster"
 _SHOWN = 300  # characters of what a proxy says, which may be a page of HTML
 
 
@@ -121,11 +123,14 @@ class Cluster:
             remedy = f"create it, or set {NAMESPACE_SETTING} to another one"
         elif _lacks_login(error):
             remedy = "log in to the cluster again: `kubectl auth whoami` says who you are"
-        elif error.status == _FORBIDDEN and "quota" not in said:
+        elif error.status == _FORBIDDEN and f" cannot {verb} " in said:
+            # So it is for a namespace that is not there: only an administrator is told that.
             remedy = (
-                f"grant the verb {verb} on {resource} in the namespace {self.namespace}: "
-                f"the Role {ROLE} of the documentation has all that is needed"
+                f"grant the verb {verb} on {resource} in the namespace {self.namespace}: the Role {ROLE} of the documentation "
+                f"has all that is needed; or set {NAMESPACE_SETTING} to the namespace where it is granted"
             )
+        elif error.status == _FORBIDDEN:
+            remedy = refusal_remedy(said) or _REFUSED
         return EngineError(f"{verb} {resource}", at=f"namespace {self.namespace}", reason=reason, remedy=remedy)
 
     def _there(self, resource: str, name: str) -> Object:

@@ -33,9 +33,10 @@ _REFUSALS = (
     (re.compile(r"error looking up service account|serviceaccount .* not found"), f"create it, or set {SERVICE_ACCOUNT_SETTING}"),
     (re.compile(r"exceeded quota|must specify"), f"ask for less, wait for others to end, or set {NAMESPACE_SETTING}"),
     (re.compile(r"violates PodSecurity"), f"set {NAMESPACE_SETTING} to a namespace for privileged or baseline pods: Kaniko is root in its container"),
+    (re.compile(r"is being terminated"), f"set {NAMESPACE_SETTING} to another namespace"),
     (re.compile(r"is forbidden|is invalid|admission webhook .* denied"), "ask whoever runs the cluster, or lay a pod template over the pod"),
 )  # fmt: skip
-"""Why the cluster makes no pod for a Job, and what can be done."""
+"""Why the cluster makes no pod for a Job, or no Job, and what can be done."""
 
 _MISSING = re.compile(r'\b(secret|configmap) "([^"]+)" not found')
 _NO_KEY = re.compile(r"non-existent (?:secret|config) key: \S+")
@@ -123,8 +124,13 @@ def refused(event: Mapping[str, Any]) -> Obstacle | None:
     if event.get("reason") != "FailedCreate":
         return None
     message = str(event.get("message") or "")
-    remedy = next((remedy for known_by, remedy in _REFUSALS if known_by.search(message)), None)
+    remedy = refusal_remedy(message)
     return Obstacle(reason=message, remedy=remedy) if remedy else None
+
+
+def refusal_remedy(message: str) -> str:
+    """Return what to do where the cluster refuses to make an object; empty where that may change by itself."""
+    return next((remedy for known_by, remedy in _REFUSALS if known_by.search(message)), "")
 
 
 def unmountable(event: Mapping[str, Any], own: str, secret: str | None) -> Obstacle | None:
