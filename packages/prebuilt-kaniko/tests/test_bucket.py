@@ -9,6 +9,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,43 @@ def test_nothing_stays_of_a_failed_build(cluster: Any, store: Any, make_request:
     with pytest.raises(BuildError):
         _service(store.url).build(make_request(size_bytes=LARGE_BYTES), RecordingProgress())
     assert store.keys() == []
+
+
+@dataclass
+class Closed:
+    """A bucket that somebody may not delete from, and perhaps not write to."""
+
+    is_full: bool
+
+    def put(self, key: str, path: Path) -> str:
+        """Take a file, or none."""
+        if self.is_full:
+            raise BuildError("upload a build context", at="s3://closed", reason="it is full")
+        assert path.is_file()
+        return f"s3://closed/{key}"
+
+    def delete(self, key: str) -> None:
+        """Refuse."""
+        raise BuildError("delete a build context", at="s3://closed", reason=f"{key} may not be deleted")
+
+
+def test_context_that_stays(cluster: Any, make_request: NewRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The build is good, and one line says where the context is: no cluster removes that."""
+    monkeypatch.setattr("prebuilt.kaniko.bucket.open_bucket", lambda _: Closed(is_full=False))
+    progress = RecordingProgress()
+    _service("s3://closed").build(make_request(size_bytes=LARGE_BYTES), progress)
+    [note] = [text for text in progress.texts if "delete a build context" in text]
+    assert "the context stays at s3://closed/metaflow-prebuilt/" in note
+    assert "removed by the cluster" not in note
+
+
+def test_context_that_was_refused(cluster: Any, make_request: NewRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said of its deletion: it never was there."""
+    monkeypatch.setattr("prebuilt.kaniko.bucket.open_bucket", lambda _: Closed(is_full=True))
+    progress = RecordingProgress()
+    with pytest.raises(BuildError, match="it is full"):
+        _service("s3://closed").build(make_request(size_bytes=LARGE_BYTES), progress)
+    assert not any("delete" in text for text in progress.texts)
 
 
 def test_small_contexts_need_no_bucket(cluster: Any, s3: S3, make_request: NewRequest) -> None:

@@ -104,10 +104,12 @@ class KanikoRun:
         bucket = open_bucket(self.config.bucket)
         # The same content may be built twice at once, and whoever ends first deletes its own.
         key = f"metaflow-prebuilt/{packed.sha256}/{self.build.name}.tar.gz"
+        url = None
         try:
-            yield bucket.put(key, packed.path)
-        finally:
-            self._clean_up(lambda: bucket.delete(key))
+            url = bucket.put(key, packed.path)
+            yield url
+        finally:  # also where putting it failed: the answer may have been lost
+            self._clean_up(lambda: bucket.delete(key), f"the context stays at {url}: delete it there" if url else None)
 
     @contextlib.contextmanager
     def _created(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -115,14 +117,16 @@ class KanikoRun:
         try:
             yield self.cluster.create("jobs", body)
         finally:  # also where creating it failed: the answer may have been lost
-            self._clean_up(lambda: self.cluster.delete_job(self.build.name))
+            what_stays = f"an ended Job is removed by the cluster after {self.config.keep_s} s"
+            self._clean_up(lambda: self.cluster.delete_job(self.build.name), what_stays)
 
-    def _clean_up(self, work: Callable[[], None]) -> None:
-        """Do `work`; a failure must not hide how the build ended."""
+    def _clean_up(self, work: Callable[[], None], what_stays: str | None) -> None:
+        """Do `work`; a failure must not hide how the build ended, and is told if something stays that is known of."""
         try:
             work()
         except PrebuiltError as error:
-            self.note(f"{error} (an ended Job is removed by the cluster after {self.config.keep_s} s)")
+            if what_stays is not None:
+                self.note(f"{error} ({what_stays})")
 
     def _failure(self, reason: str, remedy: str) -> BuildError:
         where = f"Job {self.build.name} in {self.config.namespace}"
