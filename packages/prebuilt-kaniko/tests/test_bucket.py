@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from prebuilt.core.errors import BuildError, EngineError
+from prebuilt.core.build_service import Cancellation
+from prebuilt.core.errors import BuildError, CancelledError, EngineError
 from prebuilt.core.settings import Settings
 from prebuilt.kaniko import KanikoBuildService
 from prebuilt.kaniko.bucket import open_bucket
@@ -149,14 +150,33 @@ def test_nothing_stays_of_a_failed_build(cluster: Any, store: Any, make_request:
     assert store.keys() == []
 
 
+@pytest.mark.parametrize("size_bytes", [1_000_000, 40_000_000])
+def test_upload_that_is_stopped(store: Any, tmp_path: Path, size_bytes: int) -> None:
+    """It ends before all has gone, with nothing in the bucket, and is no failure of the bucket's."""
+    path = tmp_path / "context"
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+    cancellation, looks = Cancellation(), iter(range(2))
+
+    def check() -> None:
+        if next(looks, None) is None or size_bytes < 8_000_000:
+            cancellation.cancel()
+        cancellation.check()
+
+    with pytest.raises(CancelledError):
+        open_bucket(store.url).put("key", path, check)
+    assert store.keys() == []
+
+
 @dataclass
 class Closed:
     """A bucket that somebody may not delete from, and perhaps not write to."""
 
     is_full: bool
 
-    def put(self, key: str, path: Path) -> str:
+    def put(self, key: str, path: Path, check: Callable[[], None]) -> str:
         """Take a file, or none."""
+        check()
         if self.is_full:
             raise BuildError("upload a build context", at="s3://closed", reason="it is full")
         assert path.is_file()
@@ -219,7 +239,7 @@ def test_bucket_that_is_denied(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path
     @set_initial_no_auth_action_count(0)
     def denied() -> None:
         with pytest.raises(BuildError, match="s3:PutObject"):
-            bucket.put("key", path)
+            bucket.put("key", path, lambda: None)
         with pytest.raises(BuildError, match="s3:DeleteObject"):
             bucket.delete("key")
 
@@ -244,7 +264,7 @@ def test_what_amazon_refuses(s3: S3, tmp_path: Path, code: str, words: str) -> N
     with Stubber(bucket._client) as stubber:
         stubber.add_client_error("put_object", service_error_code=code, service_message="no", http_status_code=400)
         with pytest.raises(BuildError, match=f"{code}: no") as caught:
-            bucket.put("key", path)
+            bucket.put("key", path, lambda: None)
     assert words in caught.value.remedy
 
 
@@ -271,7 +291,7 @@ def test_google_bucket_that_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path:
         monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
         bucket = open_bucket("gs://contexts")
         with pytest.raises(BuildError, match=r"grant storage\.objects\.create"):
-            bucket.put("key", path)
+            bucket.put("key", path, lambda: None)
         with pytest.raises(BuildError, match=r"grant storage\.objects\.delete"):
             bucket.delete("key")
         server.shutdown()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +17,7 @@ from prebuilt.oci.amazon_failure import AmazonFailure, amazon_failures
 _DENIED = {401, 403}
 _ABSENT = 404
 _NO_BUCKET = "there is no such bucket", f"create it, or set {BUCKET_SETTING} to another one"
+_PART_BYTES = 8 << 20  # google-cloud-storage sends 100 MB at a time by itself, and holds them in memory
 _REGION_SETTING = "AWS_DEFAULT_REGION"
 _PAGE = "docs/how-to/kaniko.md"
 
@@ -22,8 +25,8 @@ _PAGE = "docs/how-to/kaniko.md"
 class Bucket(Protocol):
     """Where one context is put, and whence it is removed."""
 
-    def put(self, key: str, path: Path) -> str:
-        """Upload a file; return its URL as Kaniko's ``--context`` takes it."""
+    def put(self, key: str, path: Path, check: Callable[[], None]) -> str:
+        """Upload a file; return its URL as Kaniko's ``--context`` takes it. `check` is called meanwhile, and raises to stop."""
 
     def delete(self, key: str) -> None:
         """Remove what was put; nothing happens where it is not there."""
@@ -50,11 +53,15 @@ class AmazonBucket:
         # A session of its own: boto3's default one is not for several threads.
         self._client: Any = boto3.session.Session().client("s3")
 
-    def put(self, key: str, path: Path) -> str:
+    def put(self, key: str, path: Path, check: Callable[[], None]) -> str:
         """Upload in parts where the file is large."""
         name = _joined(self._folder, key)
-        with self._errors("upload a build context", "s3:PutObject"), path.open("rb") as file:
-            self._client.upload_fileobj(file, self._bucket, name)
+        try:
+            with self._errors("upload a build context", "s3:PutObject"), path.open("rb") as file:
+                self._client.upload_fileobj(file, self._bucket, name, Callback=lambda _: check())
+        except BuildError:
+            check()  # boto3 takes what stops an upload for a connection that is cut
+            raise
         return f"s3://{self._bucket}/{name}"
 
     def delete(self, key: str) -> None:
@@ -82,11 +89,17 @@ class GoogleBucket:
         self._storage = _sdk("google.cloud.storage", "gcs")
         self._bucket, self._folder = bucket, folder
 
-    def put(self, key: str, path: Path) -> str:
-        """Upload; a cut connection is tried again."""
+    def put(self, key: str, path: Path, check: Callable[[], None]) -> str:
+        """Upload in parts where the file is large; a cut connection is tried again."""
         name = _joined(self._folder, key)
+
+        def upload(blob: Any) -> None:  # noqa: ANN401 - the client library has no types
+            blob.chunk_size = _PART_BYTES
+            with _CheckedFile(path, check) as file:
+                blob.upload_from_file(file, size=path.stat().st_size)
+
         # A failed upload may have left its object: one more of the same bytes under this key does no harm.
-        self._do("upload a build context", "storage.objects.create", name, "upload_from_filename", str(path))
+        self._do("upload a build context", "storage.objects.create", name, upload)
         return f"gs://{self._bucket}/{name}"
 
     def delete(self, key: str) -> None:
@@ -94,12 +107,17 @@ class GoogleBucket:
         from google.api_core.exceptions import NotFound
 
         try:
-            self._do("delete a build context", "storage.objects.delete", _joined(self._folder, key), "delete")
+            self._do(
+                "delete a build context",
+                "storage.objects.delete",
+                _joined(self._folder, key),
+                lambda blob: blob.delete(),
+            )
         except BuildError as error:
             if not isinstance(error.__cause__, NotFound):
                 raise
 
-    def _do(self, tried: str, permission: str, name: str, method: str, *arguments: str) -> None:
+    def _do(self, tried: str, permission: str, name: str, work: Callable[[Any], None]) -> None:
         import requests
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
@@ -107,11 +125,24 @@ class GoogleBucket:
         try:
             client = self._storage.Client()
             try:
-                getattr(client.bucket(self._bucket).blob(name), method)(*arguments)
+                work(client.bucket(self._bucket).blob(name))
             finally:
                 client.close()
         except (GoogleAPIError, GoogleAuthError, requests.RequestException, OSError) as error:
             raise _google_failure(tried, f"gs://{self._bucket}", permission, error) from error
+
+
+class _CheckedFile(io.FileIO):
+    """A file that may be read for as long as nobody stops it."""
+
+    def __init__(self, path: Path, check: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._check = check
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read on, unless `check` raises."""
+        self._check()
+        return super().read(size)
 
 
 def _joined(folder: str, key: str) -> str:

@@ -106,7 +106,7 @@ class KanikoRun:
         key = f"metaflow-prebuilt/{packed.sha256}/{self.build.name}.tar.gz"
         url = None
         try:
-            url = bucket.put(key, packed.path)
+            url = bucket.put(key, packed.path, self.cancellation.check)
             yield url
         finally:  # also where putting it failed: the answer may have been lost
             self._clean_up(lambda: bucket.delete(key), f"the context stays at {url}: delete it there" if url else None)
