@@ -168,6 +168,26 @@ def test_upload_that_is_stopped(store: Any, tmp_path: Path, size_bytes: int) -> 
     assert store.keys() == []
 
 
+def test_upload_that_is_stopped_inside_of_a_request(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is where the SDK takes that for a connection that was cut."""
+    from botocore.exceptions import HTTPClientError
+
+    def cut(_file: object, _bucket: str, _key: str, Callback: Callable[[int], None]) -> None:  # noqa: N803 - boto3's name
+        try:
+            Callback(1)
+        except CancelledError as error:
+            raise HTTPClientError(error=error) from error
+
+    path = tmp_path / "context"
+    path.write_bytes(b"data")
+    bucket: Any = open_bucket(s3.url)
+    monkeypatch.setattr(bucket._client, "upload_fileobj", cut)
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with pytest.raises(CancelledError):
+        bucket.put("key", path, cancellation.check)
+
+
 @dataclass
 class Closed:
     """A bucket that somebody may not delete from, and perhaps not write to."""

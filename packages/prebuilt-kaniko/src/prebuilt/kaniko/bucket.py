@@ -60,7 +60,7 @@ class AmazonBucket:
             with self._errors("upload a build context", "s3:PutObject"), path.open("rb") as file:
                 self._client.upload_fileobj(file, self._bucket, name, Callback=lambda _: check())
         except BuildError:
-            check()  # boto3 takes what stops an upload for a connection that is cut
+            check()  # what was raised inside of a request may come out as a connection that was cut
             raise
         return f"s3://{self._bucket}/{name}"
 
