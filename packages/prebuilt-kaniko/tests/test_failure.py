@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
+from prebuilt.core.credentials import Credentials
 from prebuilt.kaniko.failure import find_cause
 from prebuilt.kaniko.output import KanikoOutput
 from prebuilt.kaniko.pod_state import Ended
+from prebuilt.oci.docker_config import Login
 
 FAILED = Ended(exit_code=1, reason="Error", message="")
 
 
 def _remedy(*lines: str) -> str:
-    return find_cause(FAILED, lines, host="r.example", memory="4Gi")[1]
+    return find_cause(FAILED, lines, host="r.example", memory="4Gi", logins={})[1]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +63,20 @@ def test_known_causes(line: str, words: str) -> None:
     assert words in _remedy("INFO[0000] Retrieving", line)
 
 
+@pytest.mark.parametrize(("lives_s", "words"), [(-60, "ended at"), (600, "docker login")])
+def test_login_that_ended(lives_s: int, words: str) -> None:
+    """A token that ended while the image was built is told with its time, and with what gives the pod new ones."""
+    expires_at = datetime.now(timezone.utc) + timedelta(seconds=lives_s)
+    login = Login.explicit(Credentials(username="oauth2accesstoken", secret="s3cret", expires_at=expires_at))
+    line = "error pushing image: POST https://r.example/v2/i/blobs/uploads/: UNAUTHORIZED: no"
+    for host in "r.example", "other.example":  # which is that of the base image
+        reason, remedy = find_cause(FAILED, (line,), host=host, memory="4Gi", logins={"r.example": login})
+        assert reason == line
+        assert words in remedy
+        assert "METAFLOW_PREBUILT_KANIKO_CREDENTIALS=pod" in remedy
+        assert (f"{expires_at:%H:%M} UTC" in remedy) == (lives_s < 0)
+
+
 def test_steps_say_much() -> None:
     """What a step says of passwords is about its package index, and not about the registry; its memory is its memory."""
     assert _remedy("401 Unauthorized for the index", "error building image: exit status 3") == ""
@@ -67,9 +85,9 @@ def test_steps_say_much() -> None:
 
 def test_reason_is_the_last_error() -> None:
     """Kaniko's usage may follow it; a silent Kaniko has its exit code."""
-    reason, _ = find_cause(FAILED, ("error one", "error two", "usage"), host="h", memory="m")
+    reason, _ = find_cause(FAILED, ("error one", "error two", "usage"), host="h", memory="m", logins={})
     assert reason == "error two"
-    assert find_cause(FAILED, (), host="h", memory="m")[0] == "it said nothing (exit code 1)"
+    assert find_cause(FAILED, (), host="h", memory="m", logins={})[0] == "it said nothing (exit code 1)"
 
 
 def test_usage_is_left_out() -> None:

@@ -117,7 +117,7 @@ class KanikoBuildService(DockerBuildService):
         from prebuilt.kaniko.certificates import authorities
         from prebuilt.kaniko.cluster import Cluster
         from prebuilt.kaniko.job import KanikoBuild, new_name
-        from prebuilt.kaniko.logins import docker_config
+        from prebuilt.kaniko.logins import sent_logins
         from prebuilt.kaniko.run import KanikoRun
         from prebuilt.oci.build_cache import BESIDE_IMAGES
         from prebuilt.oci.config import NetworkConfig
@@ -150,7 +150,7 @@ class KanikoBuildService(DockerBuildService):
                 note=order.note,
             ),
             host=split_repository(repository)[0],
-            logins=docker_config(repository, order.credentials, pulled, self._settings) if sends else None,
+            logins=sent_logins(repository, order.credentials, pulled, self._settings) if sends else {},
             note=order.note,
             cancellation=order.cancellation,
         )

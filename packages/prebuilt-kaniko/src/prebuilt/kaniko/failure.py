@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prebuilt.core.known_causes import find_remedy, known_cause
 from prebuilt.kaniko.config import CREDENTIALS_SETTING, MEMORY_SETTING, SECRET_SETTING
 from prebuilt.kaniko.pod_state import Ended
 from prebuilt.oci.amazon import engine_remedy
+from prebuilt.oci.docker_config import Login
 
 _ERROR = re.compile(r"^(?:Error: |error |FATA\[\d+\] )", re.IGNORECASE)
 _REGISTRY = re.compile(r"https?://([^/\s]+)/v2/")
+_UNAUTHORIZED = re.compile(r"\b401\b|UNAUTHORIZED|authentication required|no basic auth credentials", re.IGNORECASE)
 _KILLED = 137  # 128 + SIGKILL
 _LOGIN = (
     f"give the build a login for {{host}}: a Secret by {SECRET_SETTING}, `docker login {{host}}` here, "
     f"or an identity of the pod with {CREDENTIALS_SETTING}=pod"
 )
-
+_ENDED = (
+    "the login for {host} that went along ended at {ended_at:%H:%M %Z}, while it was built: give the pod an identity, which "
+    f"gets new ones, with {CREDENTIALS_SETTING}=pod"
+)
 
 _CAUSES = (
     known_cause(
@@ -51,7 +56,7 @@ _CAUSES = (
         "the node has another processor than the image: see METAFLOW_PREBUILT_KANIKO_NODE_SELECTOR and the pod template",
         is_of_steps=True,
     ),
-    known_cause(r"\b401\b|UNAUTHORIZED|authentication required|no basic auth credentials", _LOGIN),
+    known_cause(_UNAUTHORIZED.pattern, _LOGIN),
     known_cause(
         r"\b403\b|DENIED|insufficient_scope|forbidden",
         "use an account that may push to the repository, and see that it exists",
@@ -71,7 +76,9 @@ _CAUSES = (
 )
 
 
-def find_cause(end: Ended, lines: Sequence[str], *, host: str, memory: str) -> tuple[str, str]:
+def find_cause(
+    end: Ended, lines: Sequence[str], *, host: str, memory: str, logins: Mapping[str, Login]
+) -> tuple[str, str]:
     """Return why Kaniko failed, and a remedy; the remedy is empty where the cause is not known.
 
     Args:
@@ -79,6 +86,7 @@ def find_cause(end: Ended, lines: Sequence[str], *, host: str, memory: str) -> t
         lines: What it said last.
         host: The registry that was to be pushed to.
         memory: What it was given.
+        logins: Those that went along, by host.
     """
     if end.reason == "OOMKilled" or end.exit_code == _KILLED:
         return (
@@ -88,6 +96,8 @@ def find_cause(end: Ended, lines: Sequence[str], *, host: str, memory: str) -> t
     errors = [line for line in lines if _ERROR.match(line)]
     reason = errors[-1] if errors else (lines[-1] if lines else f"it said nothing (exit code {end.exit_code})")
     refused = _REGISTRY.search(reason)  # that of the base image may be another one
-    return reason, engine_remedy(reason) or find_remedy(
-        _CAUSES, reason, lines, host=refused[1] if refused else host, memory=memory
-    )
+    at = refused[1] if refused else host
+    sent = logins[at].credentials if at in logins else None
+    if sent is not None and sent.is_expired and _UNAUTHORIZED.search(reason):
+        return reason, _ENDED.format(host=at, ended_at=sent.expires_at)
+    return reason, engine_remedy(reason) or find_remedy(_CAUSES, reason, lines, host=at, memory=memory)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.private_docker_config import login_key
 from prebuilt.core.settings import Settings
+from prebuilt.oci.docker_config import Login
 from prebuilt.oci.logins import find_logins
 from prebuilt.oci.reference import split_repository
 
 
-def docker_config(
+def sent_logins(
     repository: str, credentials: Credentials | None, pulled: Iterable[str], settings: Settings
-) -> bytes | None:
-    """Return a ``config.json`` with the logins for some repositories; None where none is known, and Kaniko is anonymous.
+) -> dict[str, Login]:
+    """Return the logins for the registries of some repositories by ``host[:port]``; to others Kaniko is anonymous.
 
     Args:
         repository: What is pushed to.
@@ -24,6 +25,10 @@ def docker_config(
         settings: Where those are found.
     """
     given = {split_repository(repository)[0]: credentials} if credentials else {}
-    found = find_logins((repository, *pulled), settings, given=given)
-    auths = {login_key(host): login.entry for host, login in found.items()}
+    return find_logins((repository, *pulled), settings, given=given)
+
+
+def docker_config(logins: Mapping[str, Login]) -> bytes | None:
+    """Return a ``config.json`` with `logins`; None if there are none."""
+    auths = {login_key(host): login.entry for host, login in logins.items()}
     return json.dumps({"auths": auths}, sort_keys=True).encode() if auths else None

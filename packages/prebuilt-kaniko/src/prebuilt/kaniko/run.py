@@ -16,9 +16,11 @@ from prebuilt.kaniko.config import BUCKET_SETTING, KanikoConfig
 from prebuilt.kaniko.context import MAX_IN_CLUSTER_BYTES, PackedContext, packed_context
 from prebuilt.kaniko.failure import find_cause
 from prebuilt.kaniko.job import KanikoBuild, config_map, job, secret
+from prebuilt.kaniko.logins import docker_config
 from prebuilt.kaniko.output import KanikoOutput
 from prebuilt.kaniko.template import read_template
 from prebuilt.kaniko.watch import JobWatch
+from prebuilt.oci.docker_config import Login
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class KanikoRun:
         config: How.
         cluster: Where.
         host: The registry that is pushed to.
-        logins: A Docker configuration for the build; None where it needs none, or has a Secret.
+        logins: Those that go along with the build, by ``host[:port]``.
         note: Is told what the user should know, once.
         cancellation: Stops it.
     """
@@ -39,7 +41,7 @@ class KanikoRun:
     config: KanikoConfig
     cluster: Cluster
     host: str
-    logins: bytes | None = field(default=None, repr=False)
+    logins: Mapping[str, Login] = field(default_factory=dict)
     note: Callable[[str], None]
     cancellation: Cancellation = field(default_factory=Cancellation)
 
@@ -56,11 +58,12 @@ class KanikoRun:
         output = KanikoOutput(show)
         template = read_template(self.config.pod_template) if self.config.pod_template else None
         with packed_context(dockerfile, context, self.cancellation.check) as packed, self._placed(packed) as url:
-            body = job(self.build, self.config, context=url, has_logins=self.logins is not None, template=template)
+            body = job(self.build, self.config, context=url, has_logins=bool(self.logins), template=template)
             try:
                 with self._created(body) as made:
                     files = config_map(self.build, packed.path.read_bytes() if url is None else None, made)
-                    for resource, owned in ("configmaps", files), ("secrets", secret(self.build, self.logins, made)):
+                    logins = secret(self.build, docker_config(self.logins), made)
+                    for resource, owned in ("configmaps", files), ("secrets", logins):
                         if owned is not None:
                             self.cluster.create(resource, owned)
                     return self._finish(made, output)
@@ -79,7 +82,9 @@ class KanikoRun:
             if not output.lines:  # its log could not be read
                 for line in end.message.splitlines():
                     output(line)
-            reason, remedy = find_cause(end, output.lines, host=self.host, memory=self.config.memory)
+            reason, remedy = find_cause(
+                end, output.lines, host=self.host, memory=self.config.memory, logins=self.logins
+            )
             raise self._failure(reason, remedy or "see what it said")
         try:
             return check_digest(end.message.strip())
