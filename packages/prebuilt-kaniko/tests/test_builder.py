@@ -103,7 +103,7 @@ def test_builds_in_a_job(cluster: Any, tmp_path: Path) -> None:
     """The log is passed on in order, and nothing is left in the cluster or in the folder for temporary files."""
     said: list[str] = []
     assert _build(_service(), said, target_platform="linux/arm64")
-    assert said[-2:] == ["INFO[0000] Retrieving image manifest", "INFO[0009] Pushed"]
+    assert said[1:3] == ["INFO[0000] Retrieving image manifest", "INFO[0009] Pushed"]
     assert cluster.left == []
     assert list((tmp_path / "scratch").iterdir()) == []
     assert {"--destination=registry.example/team/image:tag", "--custom-platform=linux/arm64"} <= set(
@@ -149,9 +149,23 @@ def test_registry_that_cannot_be_asked_from_here(
 
 
 def test_report_that_is_none(cluster: Any, make_request: NewRequest) -> None:
-    """A Kaniko that reports no digest may still have pushed: that is for the registry to say."""
-    cluster.story = _reports("")
-    assert _service().build(make_request(), RecordingProgress()) is None
+    """A Kaniko that reports no digest may still have pushed: it is said that nothing was checked, and the registry has the word."""
+    for message, words in ("", "reports no digest"), ("some text", "reports 'some text' as its digest"):
+        cluster.story = _reports(message)
+        progress = RecordingProgress()
+        assert _service().build(make_request(), progress) is None
+        assert any(words in text and "not checked" in text for text in progress.texts)
+
+
+def test_published_form_checks_the_digest(cluster: Any, registry: InMemoryRegistry) -> None:
+    """A Dockerfile that was built is as good as what the registry has of it."""
+    tag = f"{registry.host}/team/image:tag"
+    cluster.story = _reports(_pushed(registry))
+    said: list[str] = []
+    assert _build(_service(), said, image_tag=tag)
+    cluster.story = _reports("sha256:" + "d" * 64)
+    assert not _build(_service(), said, image_tag=tag)
+    assert "the registry has no such image" in said[-1]
 
 
 def test_context_travels_without_a_bucket(cluster: Any, make_request: NewRequest) -> None:
@@ -303,7 +317,7 @@ def test_eight_builds_at_once(cluster: Any) -> None:
     names = [job["metadata"]["name"] for job in cluster.made("jobs")]
     assert len(set(names)) == 8
     assert max(map(len, names)) <= 63
-    assert all(said[-2:] == ["INFO[0000] Retrieving image manifest", "INFO[0009] Pushed"] for said in outputs)
+    assert all(said[1:3] == ["INFO[0000] Retrieving image manifest", "INFO[0009] Pushed"] for said in outputs)
     assert cluster.left == []
 
 

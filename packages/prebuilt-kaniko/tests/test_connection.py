@@ -41,7 +41,7 @@ def test_cut_logs_are_resumed(cluster: Any) -> None:
     cluster.story = story
     said: list[str] = []
     assert _build(said)
-    assert said == lines
+    assert [line for line in said if line.startswith("INFO")] == lines
     assert cluster.cut_after == []
 
 
@@ -60,7 +60,8 @@ def test_lines_of_one_moment_are_kept(cluster: Any) -> None:
     cluster.story = story
     said: list[str] = []
     assert _build(said)
-    assert said == ["same", "same", "same", "other"]
+    assert said[:4] == ["same", "same", "same", "other"]
+    assert "same" not in said[4:]
 
 
 def test_server_that_is_away_for_a_while(cluster: Any, tells: Callable[..., Any]) -> None:

@@ -70,7 +70,9 @@ class KanikoBuildService(DockerBuildService):
             )
             progress.state(f"building with Kaniko (Job {build.name} in {config.namespace})")
             digest = replace(run, build=build).run(rendered.dockerfile, rendered.context, progress.output)
-        return _descriptor(request, digest, self._settings, progress) if digest is not None else None
+        if digest is None:
+            return None
+        return _check(request.reference, digest, request.credentials, self._settings, progress.note)
 
     def build_and_push(  # published signature
         self,
@@ -96,7 +98,9 @@ class KanikoBuildService(DockerBuildService):
             order = _Order(dockerfile=dockerfile, reference=image_tag, credentials=login, image_id=image_id, note=echo)
             run = self._run(order, KanikoConfig.from_settings(self._settings))
             build = replace(run.build, platform=target_platform)
-            replace(run, build=build).run(dockerfile, published_context(context_files), echo)
+            digest = replace(run, build=build).run(dockerfile, published_context(context_files), echo)
+            if digest is not None:
+                _check(image_tag, digest, login, self._settings, echo)
         except PrebuiltError as error:
             echo(PrebuiltError.__str__(error))  # without the lines that were passed on already
             return False
@@ -177,7 +181,13 @@ class _Order:
     cancellation: Cancellation = field(default_factory=Cancellation)
 
 
-def _descriptor(request: BuildRequest, digest: str, settings: Settings, progress: ImageProgress) -> Descriptor | None:
+def _check(
+    reference: str,
+    digest: str,
+    credentials: Credentials | None,
+    settings: Settings,
+    note: Callable[[str], None],
+) -> Descriptor | None:
     """Return what the registry has under the digest that Kaniko reported; None where this machine cannot ask it.
 
     Raises:
@@ -186,16 +196,16 @@ def _descriptor(request: BuildRequest, digest: str, settings: Settings, progress
     from prebuilt.oci.open import open_repository
     from prebuilt.oci.reference import parse_reference
 
-    repository = parse_reference(request.reference).repository
+    repository = parse_reference(reference).repository
     try:
-        found = open_repository(repository, request.credentials, settings=settings).resolve(digest)
+        found = open_repository(repository, credentials, settings=settings).resolve(digest)
     except RegistryError as error:
-        progress.note(f"Kaniko pushed {digest}, which could not be checked: {error}")
+        note(f"Kaniko pushed {digest}, which could not be checked: {error}")
         return None
     if found is None:
         raise BuildError(
             "check the image that Kaniko pushed",
-            at=request.reference,
+            at=reference,
             reason=f"it reports {digest}, and the registry has no such image",
             remedy="see that pods reach the same registry under that name as this machine",
         )

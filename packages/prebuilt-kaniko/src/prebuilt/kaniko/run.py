@@ -22,6 +22,8 @@ from prebuilt.kaniko.template import read_template
 from prebuilt.kaniko.watch import JobWatch
 from prebuilt.oci.docker_config import Login
 
+_SHOWN = 80  # characters of what ought to be a digest
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KanikoRun:
@@ -89,6 +91,8 @@ class KanikoRun:
         try:
             return check_digest(end.message.strip())
         except InvalidValueError:  # the pod template, or a flag, has it report elsewhere
+            said = f"reports {end.message.strip()[:_SHOWN]!r} as its digest" if end.message else "reports no digest"
+            self.note(f"Kaniko {said}: what it pushed to {self.build.reference} is not checked")
             return None
 
     @contextlib.contextmanager
