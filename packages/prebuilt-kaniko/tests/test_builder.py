@@ -289,6 +289,7 @@ def test_a_log_that_cannot_be_read(cluster: Any, monkeypatch: pytest.MonkeyPatch
     said: list[str] = []
     assert not _build(_service(), said)
     assert "INFO[0000] Retrieving" in said
+    assert any("log could not be read" in line for line in said)
     assert "METAFLOW_PREBUILT_BASE_IMAGE" in said[-1]
 
 

@@ -36,12 +36,14 @@ class PodLog:
         if self._thread.ident is None:
             self._thread.start()
 
-    def finish(self, timeout_s: float) -> None:
-        """Read on to the end of a container that has ended, but not for longer than `timeout_s`; then stop."""
+    def finish(self, timeout_s: float) -> bool:
+        """Read on to the end of a container that has ended, but not for longer than `timeout_s`; return whether that was its end."""
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+        is_whole = not self._thread.is_alive()
         self.stop()
+        return is_whole
 
     def stop(self) -> None:
         """Stop, wherever it is."""

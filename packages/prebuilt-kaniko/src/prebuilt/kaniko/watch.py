@@ -105,8 +105,10 @@ class JobWatch:
                 self._events(str(pod["metadata"]["uid"]))  # what happened since the last look, or before the first
             log = self._follow(str(pod["metadata"]["name"]))
             found = ended(pod)
-            if found is not None:
-                log.finish(_DRAIN_S)
+            if found is not None and not log.finish(_DRAIN_S):
+                self.cluster.note(
+                    f"the rest of Kaniko's log could not be read within {_DRAIN_S:.0f} s: it is not shown"
+                )
             if log.failure is not None:
                 raise self.cluster.refusal("get", "pods/log", log.failure) from log.failure
             if found is not None and found.exit_code != 0:
