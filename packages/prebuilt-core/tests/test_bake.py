@@ -428,6 +428,31 @@ def test_a_registry_without_an_api_is_taken_at_its_word(bakery: Bakery, step: Ca
     assert second.reference.startswith("reg.example:5000/env:")
 
 
+def test_a_digest_is_enough_to_pin_an_image(bakery: Bakery, step: Callable[..., StepImage]) -> None:
+    """A builder that pushed where nobody here can ask knows the digest alone: tasks get that, and no tag that may move."""
+
+    class Unseen(Shelf):
+        def resolve(self, reference: str) -> None:
+            del reference
+
+    class Distant(Maker):
+        def build(self, request: BuildRequest, progress: Any) -> Any:
+            return super().build(request, progress).digest
+
+    class Liar(Distant):
+        def build(self, request: BuildRequest, progress: Any) -> str:
+            super().build(request, progress)
+            return "sha256:" + "f" * 64
+
+    shelf = Unseen()
+    baked = replace(bakery.baker, registry=shelf, builder=Distant(shelf)).bake([step("a", "x")])["a"]
+    [pushed] = shelf.images.values()
+    assert baked.reference == f"reg.example:5000/env@{pushed.digest}"
+    assert baked.descriptor is None
+    with pytest.raises(BakeError, match="was pushed, the registry serves"):
+        replace(bakery.baker, builder=Liar(bakery.shelf)).bake([step("a", "x")])
+
+
 def test_an_image_that_tasks_cannot_pull_ends_the_bake(bakery: Bakery, step: Callable[..., StepImage]) -> None:
     """Where tasks pull from another address, that one is asked for what was built and for what was there already."""
     asked: list[str] = []

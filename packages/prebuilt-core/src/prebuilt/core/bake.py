@@ -56,7 +56,7 @@ class BakedImage:
 
     Attributes:
         reference: What to pull: ``repository@sha256:…``, or the tag where the digest cannot be known.
-        descriptor: Of its manifest; None where the registry cannot be asked.
+        descriptor: Of its manifest; None where the registry cannot be asked, and the builder does not know it.
         spec: What it was built from.
         pull_config: Attributes for the compute decorator.
         reused: Whether it was there already.
@@ -198,7 +198,7 @@ class Baker:
             raise BuildError(
                 f"check the image of {spec.full_id}",
                 at=tag,
-                reason=f"{built.digest} was pushed, the registry serves {served.digest}",
+                reason=f"{_digest_of(built)} was pushed, the registry serves {served.digest}",
                 remedy="deploy again; if it happens again, something else writes to this repository",
             )
         if served is None:
@@ -220,9 +220,9 @@ class Baker:
         except PrebuiltError:  # why the build failed says more
             return None
 
-    def _is_what_was_built(self, spec: ImageSpec, tag: str, built: Descriptor, served: Descriptor) -> bool:
+    def _is_what_was_built(self, spec: ImageSpec, tag: str, built: Descriptor | str, served: Descriptor) -> bool:
         """Return whether the registry serves what was built, or what another deploy has built from the same."""
-        return served.digest == built.digest or self._is_of(spec, tag, served)
+        return served.digest == _digest_of(built) or self._is_of(spec, tag, served)
 
     def _is_of(self, spec: ImageSpec, tag: str, served: Descriptor) -> bool:
         """Return whether what is served says that it was built from `spec`: another deploy may have pushed it by another builder."""
@@ -232,13 +232,14 @@ class Baker:
             return False
         return spec.identity_labels.items() <= labels.items()
 
-    def _baked(self, spec: ImageSpec, descriptor: Descriptor | None, *, reused: bool) -> BakedImage:
+    def _baked(self, spec: ImageSpec, found: Descriptor | str | None, *, reused: bool) -> BakedImage:
+        """Return the image by what is known of its manifest: a descriptor, its digest, or nothing."""
         tag = called(self.registry.pull_tag, spec.env_id)
-        reference = pinned(tag, descriptor.digest) if descriptor else tag
+        descriptor = found if isinstance(found, Descriptor) else None
+        reference = pinned(tag, _digest_of(found)) if found else tag
         if tag != called(self.registry.push_tag, spec.env_id):
-            called(
-                self.registry.check_pull, reference
-            )  # Metaflow would wait without end for a task whose image is not there
+            # Metaflow would wait without end for a task whose image is not there.
+            called(self.registry.check_pull, reference)
         return BakedImage(
             reference=reference,
             descriptor=descriptor,
@@ -325,6 +326,10 @@ def _titles(keys: Mapping[str, K]) -> dict[K, str]:
     for step, key in keys.items():
         steps.setdefault(key, []).append(step)
     return {key: ", ".join(names) for key, names in steps.items()}
+
+
+def _digest_of(manifest: Descriptor | str) -> str:
+    return manifest.digest if isinstance(manifest, Descriptor) else manifest
 
 
 def pinned(tag: str, digest: str) -> str:

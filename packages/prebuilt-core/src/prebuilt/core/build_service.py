@@ -230,8 +230,8 @@ class DockerBuildService(ABC):
             False if the build failed.
         """
 
-    def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | None:
-        """Build and push `request`; return the manifest's descriptor, or None where the builder cannot know it.
+    def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | str | None:
+        """Build and push `request`; return the manifest's descriptor, its digest where the builder knows no more, or None.
 
         This one renders a Dockerfile and calls :meth:`build_and_push`: by the published names, or in the published order where
         a class has names of its own; with a platform where it takes one.

@@ -33,8 +33,10 @@ class KanikoBuildService(DockerBuildService):
         self._lock = threading.Lock()
         self._connection: Connection | None = None
 
-    def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | None:
-        """Build and push `request`; return the descriptor of what was pushed, or None where that cannot be known.
+    def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | str | None:
+        """Build and push `request`; return the descriptor of what was pushed, as far as that can be known.
+
+        It is the digest that Kaniko reports where this machine cannot ask the registry, and None where Kaniko reports none.
 
         Raises:
             BuildError: It failed, or took too long; with what Kaniko said.
@@ -187,8 +189,8 @@ def _check(
     credentials: Credentials | None,
     settings: Settings,
     note: Callable[[str], None],
-) -> Descriptor | None:
-    """Return what the registry has under the digest that Kaniko reported; None where this machine cannot ask it.
+) -> Descriptor | str:
+    """Return what the registry has under the digest that Kaniko reported; the digest where this machine cannot ask it.
 
     Raises:
         BuildError: The registry has no such image.
@@ -201,7 +203,7 @@ def _check(
         found = open_repository(repository, credentials, settings=settings).resolve(digest)
     except RegistryError as error:
         note(f"Kaniko pushed {digest}, which could not be checked: {error}")
-        return None
+        return digest
     if found is None:
         raise BuildError(
             "check the image that Kaniko pushed",

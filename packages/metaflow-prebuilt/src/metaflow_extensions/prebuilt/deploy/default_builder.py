@@ -32,7 +32,7 @@ class DefaultBuilder(DockerBuildService):
         self._problem: str | None = None
         self._told: set[str] = set()
 
-    def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | None:
+    def build(self, request: BuildRequest, progress: ImageProgress) -> Descriptor | str | None:
         """Build and push `request` with the builder that can."""
         return self._choose(request).build(request, progress)
 

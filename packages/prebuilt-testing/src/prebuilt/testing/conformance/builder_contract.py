@@ -309,4 +309,6 @@ def _login(secret: str) -> dict[str, Any]:
 
 
 def _build(builder: DockerBuildService, request: BuildRequest) -> Descriptor | None:
-    return builder.build(request, RecordingProgress())
+    built = builder.build(request, RecordingProgress())
+    assert not isinstance(built, str), "the suite's registry can be asked, so that more is known than a digest"
+    return built

@@ -191,8 +191,9 @@ class Materials:
             built = builder.build(request, progress)
         finally:
             assert credentials is None or not any(credentials.secret in text for text in progress.texts)
-        assert registry.resolve(tag) == built
-        return built
+        served = registry.resolve(tag)
+        assert served == built
+        return served
 
 
 @dataclass(slots=True)
