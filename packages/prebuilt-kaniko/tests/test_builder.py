@@ -150,6 +150,18 @@ def test_registry_that_cannot_be_asked_from_here(
     assert any("could not be checked" in text for text in progress.texts)
 
 
+def test_login_of_this_machine_is_not_needed_where_the_pod_has_one(
+    cluster: Any, registry: InMemoryRegistry, tmp_path: Path
+) -> None:
+    """An image that was pushed is good, also where nobody can log in from here to look at it: that is said."""
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "config.json").write_text("nonsense")
+    cluster.story = _reports(_pushed(registry))
+    said: list[str] = []
+    assert _build(_service(KANIKO_CREDENTIALS="pod"), said, image_tag=f"{registry.host}/team/image:tag")
+    assert any("could not be checked" in line for line in said)
+
+
 def test_report_that_is_none(cluster: Any, make_request: NewRequest) -> None:
     """A Kaniko that reports no digest may still have pushed: it is said that nothing was checked, and the registry has the word."""
     for message, words in ("", "reports no digest"), ("some text", "reports 'some text' as its digest"):

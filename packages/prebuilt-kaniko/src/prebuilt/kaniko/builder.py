@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService, check_registry
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.descriptor import Descriptor
-from prebuilt.core.errors import BuildError, PrebuiltError, RegistryError
+from prebuilt.core.errors import BuildError, PrebuiltError, RegistryError, SettingError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.progress import ImageProgress
 from prebuilt.core.settings import Settings
@@ -201,7 +201,7 @@ def _check(
     repository = parse_reference(reference).repository
     try:
         found = open_repository(repository, credentials, settings=settings).resolve(digest)
-    except RegistryError as error:
+    except (RegistryError, SettingError) as error:  # where the pod pushes as itself, nobody here need have a login
         note(f"Kaniko pushed {digest}, which could not be checked: {error}")
         return digest
     if found is None:
