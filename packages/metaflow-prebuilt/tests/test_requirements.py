@@ -10,7 +10,7 @@ from metaflow import FlowSpec, metaflow_config, pypi, resources, step
 from metaflow.plugins.kubernetes.kubernetes_decorator import KubernetesDecorator
 
 from metaflow_extensions.prebuilt.deploy.base_image import base_image
-from metaflow_extensions.prebuilt.deploy.requirements import image_requirements, local_requirements
+from metaflow_extensions.prebuilt.deploy.requirements import conda_channels, image_requirements, local_requirements
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked, compute_of
 from prebuilt.core.errors import InvalidValueError, SettingError
 from prebuilt.core.platforms import Platform
@@ -66,6 +66,18 @@ def test_another_wheel_under_the_same_path_is_another_requirement(tmp_path, monk
         wheel.write_bytes(content)
         seen.add(local_requirements(asked(pypi={"own": f"@ ./{wheel.name}"}), "local").req_id)
     assert len(seen) == 2
+
+
+def test_channels_are_those_of_condas_configuration(tmp_path, monkeypatch):
+    """.condarc names them, unless CONDA_CHANNELS does; passwords in their URLs stay out of requirements."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("CONDA_CHANNELS", "CONDARC", "CONDA_PREFIX", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert conda_channels() == ("conda-forge",)
+    (tmp_path / ".condarc").write_text("channels: ['https://me:pw@conda.example/c', other]\n")
+    assert conda_channels() == ("https://conda.example/c", "other")
+    monkeypatch.setenv("CONDA_CHANNELS", "mine, conda-forge")
+    assert conda_channels() == ("mine", "conda-forge")
 
 
 class TestImages:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
 from prebuilt.lock.authorities import trusting
+from prebuilt.lock.condarc import Condarc
 from prebuilt.lock.url_credentials import all_from_netrc
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ def read_authentication(path: Path) -> dict[str, Any]:
 
 
 def channel_config(folder: Path) -> ChannelConfig:
-    """Return how channel names become URLs: by ``CONDA_CHANNEL_ALIAS``, as for conda; paths are relative to `folder`."""
+    """Return how channel names become URLs: by ``CONDA_CHANNEL_ALIAS`` or ``.condarc``, as for conda; paths are relative to `folder`."""
     from rattler import ChannelConfig
 
-    alias = os.environ.get("CONDA_CHANNEL_ALIAS") or _DEFAULT_ALIAS
+    alias = os.environ.get("CONDA_CHANNEL_ALIAS") or Condarc.load(os.environ).alias or _DEFAULT_ALIAS
     return ChannelConfig(channel_alias=alias.rstrip("/") + "/", root_dir=str(folder))

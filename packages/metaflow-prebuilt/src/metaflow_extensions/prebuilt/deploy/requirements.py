@@ -100,6 +100,16 @@ def _without_secret_of_url(spec: str) -> str:
 
 
 def conda_channels() -> tuple[str, ...]:
-    """Return conda channels as Metaflow's own @conda reads them: from ``CONDA_CHANNELS``, by default conda-forge."""
-    listed = os.environ.get("CONDA_CHANNELS", "").split(",")
-    return tuple(remember_credentials(channel.strip()) for channel in listed if channel.strip()) or ("conda-forge",)
+    """Return conda channels as Metaflow's own @conda has them: of ``CONDA_CHANNELS``, else of conda's configuration, else conda-forge.
+
+    Credentials in their URLs are remembered for the bake.
+
+    Raises:
+        SettingError: A file of conda's configuration is malformed.
+    """
+    from prebuilt.lock.condarc import Condarc
+
+    config = Condarc.load(os.environ)
+    listed = [channel.strip() for channel in os.environ.get("CONDA_CHANNELS", "").split(",") if channel.strip()]
+    channels = config.expanded(listed or config.channels or ["conda-forge"])
+    return tuple(remember_credentials(channel) for channel in channels)
