@@ -64,7 +64,7 @@ def test_another_wheel_under_the_same_path_is_another_requirement(tmp_path, monk
     seen = set()
     for content in (b"one", b"two", b"one"):
         wheel.write_bytes(content)
-        seen.add(local_requirements(asked(pypi={"own": f"@ ./{wheel.name}"}), "local").req_id)
+        seen.add(local_requirements(asked(pypi={"own": f"@ ./{wheel.name}"}), "local", NOTHING).req_id)
     assert len(seen) == 2
 
 
@@ -78,6 +78,23 @@ def test_channels_are_those_of_condas_configuration(tmp_path, monkeypatch):
     assert conda_channels() == ("https://conda.example/c", "other")
     monkeypatch.setenv("CONDA_CHANNELS", "mine, conda-forge")
     assert conda_channels() == ("mine", "conda-forge")
+
+
+@pytest.mark.parametrize(("driver", "cuda"), [("12.1", "12.1"), ("", None)])
+def test_local_conda_steps_see_the_driver(monkeypatch, tmp_path, driver, cuda):
+    """What conda would find on this machine; who asks for wheels alone has the same lock with a GPU as without."""
+    monkeypatch.setenv("CONDA_OVERRIDE_CUDA", driver)  # rattler's own way to play a machine with one
+    settings = Settings({"METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path)}, {})
+    assert local_requirements(asked(conda={"six": ""}), "local", settings).target.cuda == cuda
+    assert local_requirements(asked(pypi={"six": ""}), "local", settings).target.cuda is None
+
+
+def test_an_override_that_is_no_version_is_named(monkeypatch, tmp_path):
+    """The message names the variable."""
+    monkeypatch.setenv("CONDA_OVERRIDE_CUDA", "!!")
+    settings = Settings({"METAFLOW_PREBUILT_CACHE_DIR": str(tmp_path)}, {})
+    with pytest.raises(SettingError, match="CONDA_OVERRIDE_CUDA"):
+        local_requirements(asked(conda={"six": ""}), "local", settings)
 
 
 class TestImages:
@@ -138,14 +155,14 @@ class TestImages:
 class TestHere:
     def test_the_target_is_this_machine(self):
         """A step without a compute decorator is resolved for this machine and its interpreter."""
-        requirements = local_requirements(asked(pypi={"six": "1"}), "local")
+        requirements = local_requirements(asked(pypi={"six": "1"}), "local", NOTHING)
         assert requirements.target.platform == Platform.host()
         assert requirements.target.base_python == platform.python_version()
         assert requirements.python_source == "base"
 
     def test_another_python_comes_from_conda(self):
         """The interpreter that is there does not serve a step that wants another."""
-        assert local_requirements(asked("3.9"), "local").python_source == "conda"
+        assert local_requirements(asked("3.9"), "local", NOTHING).python_source == "conda"
 
 
 class TestBaseImage:

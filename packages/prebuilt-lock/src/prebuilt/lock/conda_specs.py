@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prebuilt.core.errors import ResolveError
+from prebuilt.core.errors import ResolveError, SettingError
 from prebuilt.core.requirements import Target
 from prebuilt.lock.targets import MACOS, glibc_of
 
@@ -97,3 +98,23 @@ def virtual_packages(target: Target) -> list[GenericVirtualPackage]:
     return [
         GenericVirtualPackage(PackageName(name), Version(version), BuildString(build)) for name, version, build in known
     ]
+
+
+def host_cuda(cache: Path) -> str | None:
+    """Return the CUDA version that this machine's driver supports, as conda sees it; None without one.
+
+    ``CONDA_OVERRIDE_CUDA`` says another, or none at all if it is empty. What was found out stays in `cache` until the next boot.
+
+    Raises:
+        SettingError: ``CONDA_OVERRIDE_CUDA`` is no version.
+    """
+    from rattler import VirtualPackage, VirtualPackageOverrides
+    from rattler.exceptions import DetectVirtualPackageError
+
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        found = VirtualPackage.detect(VirtualPackageOverrides.from_env(), cache)
+    except DetectVirtualPackageError as error:
+        raise SettingError("CONDA_OVERRIDE_CUDA", reason=str(error), remedy="write a version as 12.4") from error
+    generic = (package.into_generic() for package in found)
+    return next((str(each.version) for each in generic if each.name.normalized == "__cuda"), None)

@@ -245,7 +245,7 @@ class Deployment:
         steps_of: dict[str, list[str]] = {}
         requirements_of: dict[str, Requirements] = {}
         for name, asked in here.items():
-            requirements = local_requirements(asked, self.datastore_type)
+            requirements = local_requirements(asked, self.datastore_type, self.settings)
             requirements_of[requirements.req_id] = requirements
             steps_of.setdefault(requirements.req_id, []).append(name)
         interpreters: dict[str, str] = {}

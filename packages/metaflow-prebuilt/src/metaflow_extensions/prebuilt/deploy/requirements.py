@@ -16,6 +16,7 @@ from prebuilt.core.local_sources import local_digests
 from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.settings import Settings
+from prebuilt.core.storage import cache_dir
 from prebuilt.core.url_secrets import remember_credentials
 
 DEFAULT_CUDA = "12.4"
@@ -60,16 +61,26 @@ def image_requirements(asked: Asked, compute: Any, datastore_type: str, settings
     return _requirements(asked, target, datastore_type)
 
 
-def local_requirements(asked: Asked, datastore_type: str) -> Requirements:
-    """Return the requirements of a step that runs here, on this interpreter if it serves."""
+def local_requirements(asked: Asked, datastore_type: str, settings: Settings) -> Requirements:
+    """Return the requirements of a step that runs here, on this interpreter if it serves.
+
+    Raises:
+        SettingError: ``CONDA_OVERRIDE_CUDA`` is no version.
+    """
     library, version = platform.libc_ver()
     target = Target(
         platform=Platform.host(),
         glibc=version if library == "glibc" else None,
-        cuda=os.environ.get("CONDA_OVERRIDE_CUDA") or None,
+        cuda=_host_cuda(settings) if asked.conda else None,  # nothing else knows of it
         base_python=platform.python_version(),
     )
     return _requirements(asked, target, datastore_type)
+
+
+def _host_cuda(settings: Settings) -> str | None:
+    from prebuilt.lock.conda_specs import host_cuda
+
+    return host_cuda(cache_dir(settings) / "detected")
 
 
 def _requirements(asked: Asked, target: Target, datastore_type: str) -> Requirements:
