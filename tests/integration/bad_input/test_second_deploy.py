@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from prebuilt.testing.python_index import PackageIndex, make_wheel
+
 pytestmark = [pytest.mark.metaflow, pytest.mark.slow]
 
 SLOW_TO_IMPORT = {"rattler", "uv", "httpx2", "zstandard", "isal", "boto3", "docker"}
@@ -89,3 +91,23 @@ def test_from_a_machine_with_empty_caches_too(in_registry, registry, watched, tm
     second = watched(PIP_INDEX_URL="http://127.0.0.1:9/simple", METAFLOW_PREBUILT_CACHE_DIR=str(tmp_path / "fresh"))
     assert registry.count("POST") == registry.count("PUT") == 0
     assert {"rattler", "uv", "boto3"} & set(second["imported"]) == set()
+
+
+def test_a_newer_version_is_taken_when_that_is_asked_for(place, tmp_path):
+    """What was released since does not change a deployment, until --force-rebuild-environments resolves anew; that stays."""
+    newer, asked = b"moving-2.0.dist-info/METADATA", {"pypi": {"moving": ">=1"}}
+    with PackageIndex().serving() as index:
+        place.variables["PIP_INDEX_URL"] = index.url
+        for name, version in (("requests", "2.32"), ("moving", "1.0")):
+            index.add(make_wheel(tmp_path / "dist", name, version))
+        assert place.run(**asked).deployed
+        index.add(make_wheel(tmp_path / "dist", "moving", "2.0"))
+        again = place.run(**asked)
+        assert "image is there" in again.text
+        assert newer not in place.everything_in_images()
+        forced = place.run("--force-rebuild-environments", "run", "--with", "container", **asked)
+        assert forced.deployed, forced.text
+        assert "image is there" not in forced.text
+        assert newer in place.everything_in_images()
+    assert "image is there" in place.run(**asked).text
+    assert len(place.valid_images()) == 2
