@@ -87,6 +87,16 @@ class TestDocker(ContainerEngineContract):
             with pytest.raises(ContainerError, match="ask docker to pull"):
                 engine.run(ContainerRun(image=absent, command=("true",)))
 
+    def test_a_tag_is_pulled_where_nobody_knows_its_digest(self, engine: Engine, folder: Path) -> None:
+        """A registry that lets only the daemon in names images by tags."""
+        with wanted_engine(), distribution_registry(folder / "tags") as host:
+            repository = open_repository(f"{host}/some/image")
+            image = push_tar_image(repository, [busybox_layer()])
+            manifest = repository.get_manifest(image.rpartition("@")[2])
+            assert manifest is not None
+            repository.put_manifest("tag", manifest.descriptor.media_type, manifest.data)
+            assert engine.run(ContainerRun(image=f"{host}/some/image:tag", command=("true",))) == 0
+
     def test_limits_are_held(self, engine: Engine, image: str) -> None:
         """Memory and processors are limited by the daemon."""
         run = ContainerRun(image=image, command=("sleep", "60"), memory_mb=64, cpus=0.5)

@@ -78,7 +78,7 @@ class ContainerTask:
 
     Attributes:
         step_command: The ``step`` command, as a line for a shell.
-        image: By digest.
+        image: By digest; by tag where only the engine may ask the registry.
         variables: Environment variables of this step.
     """
 

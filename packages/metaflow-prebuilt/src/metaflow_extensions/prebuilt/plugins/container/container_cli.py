@@ -33,7 +33,7 @@ def container() -> None:
 @click.argument("code-package-metadata")
 @click.argument("code-package-sha")
 @click.argument("code-package-url")
-@click.option("--image", required=True, help="Image to run in, by digest.")
+@click.option("--image", required=True, help="Image to run in.")
 @click.option("--cpu", type=float, default=1.0, help="CPU limit.")
 @click.option("--gpu", type=float, default=0.0, help="Number of GPUs.")
 @click.option("--memory", type=float, default=4096.0, help="Memory limit in MB.")
