@@ -128,6 +128,27 @@ def test_the_containers_of_a_workflow_run(place, judge, push_base, cluster_base)
     assert "Error (exit code 1)" in said
 
 
+@pytest.mark.usefixtures("argo")
+def test_an_event_starts_a_flow(place):
+    """Its sensor is made, is another one after the next deployment, and is gone when the flow waits for nothing any more.
+
+    Who deploys has the documented Role.
+    """
+    events = {"METAFLOW_ARGO_EVENTS_EVENT": "event", "METAFLOW_ARGO_EVENTS_EVENT_SOURCE": "source"}
+    deployer = place.having(**events, METAFLOW_ARGO_EVENTS_SERVICE_ACCOUNT="events").as_user(
+        "deployer", "metaflow-argo"
+    )
+    for event in "data_arrived", "model_trained":
+        outcome = deployer.having(TEST_EVENT=event).run("listener", "argo-workflows", "create")
+        assert outcome.code == 0, outcome.text
+        sensor = kept(place, "sensors")["spec"]
+        assert event in json.dumps(sensor["dependencies"])
+        assert kept(place, "workflowtemplates")["metadata"]["name"] in json.dumps(sensor["triggers"])
+    outcome = deployer.run("listener", "argo-workflows", "create")
+    assert outcome.code == 0, outcome.text
+    assert json.loads(place.namespace.kubectl("get", "sensors", "--output=json"))["items"] == []
+
+
 def test_airflow_runs_the_same_images(place, make_dag, judge, push_base, cluster_base):
     """Airflow runs each task in a pod of its image: the parameter arrives, artifacts pass, nothing is installed."""
     other = push_base("other", layers=2)
