@@ -28,6 +28,7 @@ from prebuilt.kaniko import KanikoBuildService
 from prebuilt.oci.media_types import OCI_CONFIG, OCI_MANIFEST
 from prebuilt.testing.conformance.materials import RecordingProgress
 from prebuilt.testing.registry import InMemoryRegistry
+from prebuilt.testing.registry_auth import RegistryAuth
 
 NewRequest = Callable[..., BuildRequest]
 
@@ -150,15 +151,16 @@ def test_registry_that_cannot_be_asked_from_here(
     assert any("could not be checked" in text for text in progress.texts)
 
 
-def test_login_of_this_machine_is_not_needed_where_the_pod_has_one(
-    cluster: Any, registry: InMemoryRegistry, tmp_path: Path
-) -> None:
+def test_login_of_this_machine_is_not_needed_where_the_pod_has_one(cluster: Any, tmp_path: Path) -> None:
     """An image that was pushed is good, also where nobody can log in from here to look at it: that is said."""
     (tmp_path / "docker").mkdir()
     (tmp_path / "docker" / "config.json").write_text("nonsense")
-    cluster.story = _reports(_pushed(registry))
     said: list[str] = []
-    assert _build(_service(KANIKO_CREDENTIALS="pod"), said, image_tag=f"{registry.host}/team/image:tag")
+    environ = {"METAFLOW_PREBUILT_KANIKO_CREDENTIALS": "pod", "DOCKER_CONFIG": str(tmp_path / "docker")}
+    service = KanikoBuildService(Settings(environ, {}))
+    with InMemoryRegistry(auth=RegistryAuth(scheme="basic", users={"pod": "s3cret"})) as private:
+        cluster.story = _reports(_pushed(private))
+        assert _build(service, said, image_tag=f"{private.host}/team/image:tag")
     assert any("could not be checked" in line for line in said)
 
 
