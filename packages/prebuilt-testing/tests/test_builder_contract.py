@@ -204,7 +204,7 @@ def test_a_clause_that_does_not_apply_is_skipped_with_its_reason(materials: Mate
     class OfSpecs(BuilderContract):
         takes_dockerfiles = False
 
-    with pytest.raises(pytest.skip.Exception, match="not asked of this builder: it takes no Dockerfiles"):
+    with pytest.raises(pytest.skip.Exception, match="not asked of this one: it takes no Dockerfiles"):
         OfSpecs().test_any_dockerfile_is_built(Boastful, materials)
 
 

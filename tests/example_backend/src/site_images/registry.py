@@ -15,8 +15,8 @@ class SiteRegistry(ImageRegistry):
     """Names images in the repository that ``SITE_REPOSITORY`` gives. It asks nothing, so each deploy builds."""
 
     def image_tag(self, env_id: EnvId) -> str:
-        """Return a tag of the site's scheme. Everything that makes two images differ is in `full_id` and `arch`."""
-        return f"{os.environ['SITE_REPOSITORY']}:flow-{env_id.arch}-{env_id.full_id}"
+        """Return a tag of the site's scheme. Another image has another identity, and another tag."""
+        return f"{os.environ['SITE_REPOSITORY']}:flow-{env_id.arch}-{env_id.req_id}-{env_id.full_id}"
 
     def push_credentials(self) -> dict[str, Any]:
         """Return nothing: who pushes has logged in with ``docker login``."""

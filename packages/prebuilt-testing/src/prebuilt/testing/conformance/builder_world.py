@@ -22,7 +22,7 @@ NewBuilder = Callable[[], DockerBuildService]
 
 def not_asked(why: str) -> NoReturn:
     """Skip a clause that does not apply; nothing is missing on this machine."""
-    pytest.skip(f"not asked of this builder: {why}")
+    pytest.skip(f"not asked of this one: {why}")
 
 
 class BuilderWorld:
