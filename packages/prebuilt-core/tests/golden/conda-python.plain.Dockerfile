@@ -13,5 +13,5 @@ ENV METAFLOW_SKIP_INSTALL_DEPENDENCIES="1"
 LABEL "metaflow-prebuilt.format"="1"
 LABEL "metaflow-prebuilt.image"="fee60506789830b72487ebc701c5060d2c9e934a"
 LABEL "metaflow-prebuilt.lock"="948fce9ac32c8d78fd857ebd7930908fb31a3efe"
-LABEL "metaflow-prebuilt.requirements"="8fe752a0abe69561168caecbd95fe8f2193f82f0"
+LABEL "metaflow-prebuilt.requirements"="731877dc11cbcc698854ad746eacca488c81a5f4"
 ENTRYPOINT []

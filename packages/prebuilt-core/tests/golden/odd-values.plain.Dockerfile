@@ -19,6 +19,6 @@ LABEL "empty"=""
 LABEL "metaflow-prebuilt.format"="1"
 LABEL "metaflow-prebuilt.image"="2780355b938fef237a3a6691b713723c32656165"
 LABEL "metaflow-prebuilt.lock"="0f3b95a919588f2047b060982ae86e03b710d34d"
-LABEL "metaflow-prebuilt.requirements"="8fe752a0abe69561168caecbd95fe8f2193f82f0"
+LABEL "metaflow-prebuilt.requirements"="731877dc11cbcc698854ad746eacca488c81a5f4"
 LABEL "quoted"="say \"hi\""
 ENTRYPOINT []
