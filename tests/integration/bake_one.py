@@ -6,6 +6,7 @@ Tests run it as other users, several at once, and kill it. It prints what came o
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -35,8 +36,11 @@ def say(line: str) -> None:
 def bake(order: dict[str, Any]) -> dict[str, Any]:
     """Return what came out of an order: ``repository``, ``base``, ``platform``, ``compression``, and ``asked`` of requirements.
 
-    The builder is the native one, or the order's ``builder``.
+    The builder is the native one, or the order's ``builder``. An ``index`` in ``asked`` is where wheels come from.
     """
+    asked = {name: tuple(value) if isinstance(value, list) else value for name, value in order["asked"].items()}
+    if "index" in asked:
+        os.environ["UV_DEFAULT_INDEX"] = asked.pop("index")
     settings = Settings.load()
     registry = RepositoryRegistry(order["repository"], settings=settings)
     documents = registry.documents()
@@ -57,7 +61,6 @@ def bake(order: dict[str, Any]) -> dict[str, Any]:
             settings=settings, locks=Locks(resolver=resolver, documents=documents, progress=progress)
         ),
     )
-    asked = {name: tuple(value) if isinstance(value, list) else value for name, value in order["asked"].items()}
     requirements = Requirements(target=Target(platform=Platform.parse(order["platform"])), **asked)
     step = StepImage(step="step", requirements=requirements, base_image=order["base"])
     image = baker.bake([step])["step"]

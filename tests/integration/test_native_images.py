@@ -116,7 +116,7 @@ def oven(
 ) -> Oven:
     """One layout for all tests of this file."""
     folder = tmp_path_factory.mktemp("oven")
-    wheels = {"pypi": {"talker": "", "hefty": "1.0"}, "indexes": [pantry.index.url]}
+    wheels = {"pypi": {"talker": "", "hefty": "1.0"}, "index": pantry.index.url}
     channels = {"channels": [pantry.channel.url]}
     asked = {
         "pypi": wheels,

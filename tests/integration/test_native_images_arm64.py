@@ -45,12 +45,12 @@ class Cross:
 
     bakery: Any
     channels: list[str]
-    indexes: list[str]
+    index: str
     base: Any
 
     def bake(self, **asked: Any) -> tuple[Any, Any]:
         """Return the image and its report."""
-        image = self.bakery.bake(channels=self.channels, indexes=self.indexes, **asked)
+        image = self.bakery.bake(channels=self.channels, index=self.index, **asked)
         return image, image.validate(self.base)
 
 
@@ -75,7 +75,7 @@ def cross(tmp_path_factory: pytest.TempPathFactory, make_bakery: Callable[..., A
         )
     bakery = make_bakery(folder / "machine", f"oci:{folder / 'images'}", base=base, platform="linux/arm64")
     report = validate(layout, parse_reference(base).identifier, platform=ARM64)
-    return Cross(bakery, [pantry.channel.url], [pantry.index.url], report)
+    return Cross(bakery, [pantry.channel.url], pantry.index.url, report)
 
 
 def machines(image: Any, report: Any, base: Any) -> dict[str, int]:
@@ -144,10 +144,8 @@ def test_the_platform_is_part_of_the_image_and_not_of_its_pure_packages(cross: C
     """The same requirements for amd64 take the other files."""
     from dataclasses import replace
 
-    other = Cross(replace(cross.bakery, platform="linux/amd64"), cross.channels, cross.indexes, cross.base)
-    image = other.bakery.bake(
-        channels=cross.channels, indexes=cross.indexes, conda={"code": ""}, pypi={"extension": ""}
-    )
+    other = Cross(replace(cross.bakery, platform="linux/amd64"), cross.channels, cross.index, cross.base)
+    image = other.bakery.bake(channels=cross.channels, index=cross.index, conda={"code": ""}, pypi={"extension": ""})
     report = image.validate()
     assert set(machines(image, report, cross.base).values()) == {MACHINES["linux-64"]}
     assert report.config.platform_name == "linux/amd64"

@@ -44,7 +44,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def asked(kind: str, pantry: Any) -> dict[str, Any]:
     """What a kind of environment asks for."""
-    wheels = {"pypi": {"talker": ""}, "indexes": [pantry.index.url]}
+    wheels = {"pypi": {"talker": ""}, "index": pantry.index.url}
     conda = {"conda": {"greeter": "", "prefixed": ""}, "channels": [pantry.channel.url]}
     return {**wheels, **(conda if kind == "mixed" else {})}
 

@@ -113,7 +113,7 @@ def order(point: str, pantry: Any, index_line: Relay) -> dict[str, Any]:
     """Return requirements that keep a bake busy at `point`."""
     if point == "compiling":
         return {"conda": {"greeter": "1.0"}, "channels": [pantry.channel.url]}
-    return {"pypi": {"hefty": "1.0", "talker": ""}, "indexes": [f"http://{index_line.address}/simple"]}
+    return {"pypi": {"hefty": "1.0", "talker": ""}, "index": f"http://{index_line.address}/simple"}
 
 
 def reach(point: str, bakery: Any, pantry: Any, lines: tuple[Relay, Relay]) -> tuple[subprocess.Popen[str], Said]:
@@ -232,9 +232,9 @@ def test_a_killed_bake_is_made_up_for(
 
 def test_a_killed_bake_leaves_the_layout_intact(bakery: Any, pantry: Any, index_line: Relay) -> None:
     """The image that was there is whole, the killed one has no tag, umoci still reads the layout, and the bake succeeds then."""
-    there = bakery.bake(pypi={"listener": ""}, indexes=[pantry.index.url])
+    there = bakery.bake(pypi={"listener": ""}, index=pantry.index.url)
     index_line.down_bytes_per_s = 400_000
-    process = bakery.start(pypi={"hefty": "1.0", "listener": ""}, indexes=[f"http://{index_line.address}/simple"])
+    process = bakery.start(pypi={"hefty": "1.0", "listener": ""}, index=f"http://{index_line.address}/simple")
     said = Said(process)
     try:
         until(lambda: "building" in said.text and index_line.received_bytes > 500_000, process, said)
@@ -250,14 +250,14 @@ def test_a_killed_bake_leaves_the_layout_intact(bakery: Any, pantry: Any, index_
     umoci = wanted_program("umoci", brought_by="apt-get install umoci")
     subprocess.run([umoci, "ls", "--layout", str(folder)], check=True, capture_output=True)
     index_line.down_bytes_per_s = None
-    bakery.bake(pypi={"hefty": "1.0", "listener": ""}, indexes=[f"http://{index_line.address}/simple"]).validate()
+    bakery.bake(pypi={"hefty": "1.0", "listener": ""}, index=f"http://{index_line.address}/simple").validate()
 
 
 @pytest.mark.parametrize("place", ["layout", "registry"])
 def test_bakes_at_once_do_not_disturb_each_other(place: str, bakery: Any, marked: Any, pantry: Any) -> None:
     """Three processes with one cache bake the same image, and two others other ones, into one place: all are valid, equal ones equal."""
     chosen = bakery if place == "layout" else marked
-    wheels = {"indexes": [pantry.index.url]}
+    wheels = {"index": pantry.index.url}
     same = {"pypi": {"hefty": "1.0", "talker": ""}, **wheels}
     others = [{"pypi": {"listener": "", "hefty": ""}, **wheels}, {"pypi": {"talker": ""}, **wheels}]
     started = [chosen.start(**asked) for asked in (same, same, same, *others)]

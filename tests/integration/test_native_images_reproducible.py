@@ -42,7 +42,7 @@ def first(tmp_path_factory: pytest.TempPathFactory, make_bakery: Callable[..., A
         ),
         "pypi": {"talker": "", "hefty": ""},
         "channels": [pantry.channel.url],
-        "indexes": [pantry.index.url],
+        "index": pantry.index.url,
     }
     return First(bakery, asked, bakery.bake(**asked))
 

@@ -50,7 +50,7 @@ def test_a_second_environment_sends_what_is_new(line: Relay, team: Any, pantry: 
     extra = pantry.add_wheel("extra", size_bytes=4_500_000)
     hefty = pantry.index.project("hefty")[0].path
     with relay(pantry.index.url.split("/")[2]) as index_line:
-        index = {"indexes": [f"http://{index_line.address}/simple"]}
+        index = {"index": f"http://{index_line.address}/simple"}
         first_bytes, first = sent(line, team, pypi={"hefty": "1.0", "talker": ""}, **index)
         index_line.forget()
         more = {"pypi": {"hefty": "1.0", "talker": "", "extra": ""}, **index}
@@ -67,7 +67,7 @@ def test_a_second_environment_sends_what_is_new(line: Relay, team: Any, pantry: 
 
 def test_a_changed_large_package_sends_itself(line: Relay, team: Any, pantry: Any) -> None:
     """At most 1.1 of its wheel, and small change; all other layers stay where they are in the image."""
-    index, name = {"indexes": [pantry.index.url]}, f"big-{secrets.token_hex(4)}"
+    index, name = {"index": pantry.index.url}, f"big-{secrets.token_hex(4)}"
     source = "".join(f"def f{n}(x):\n    return [x * {n}, '{n}']\n" for n in range(4000))
     wheels = [
         pantry.add_wheel(name.replace("-", "_"), version, size_bytes=8_000_000, files={"code_of_it.py": source})
@@ -86,7 +86,7 @@ def layers(image: Any) -> set[str]:
 
 def test_a_changed_small_package_sends_its_group(line: Relay, team: Any, pantry: Any) -> None:
     """At most 8 MB, also of packages that are nothing but source, which bytecode makes twice as large, and just small enough."""
-    index, prefix = {"indexes": [pantry.index.url]}, f"s{secrets.token_hex(3)}"
+    index, prefix = {"index": pantry.index.url}, f"s{secrets.token_hex(3)}"
     names = [f"{prefix}x{number}" for number in range(2)]
     for name in names:
         for version in ("1.0", "2.0") if name == names[0] else ("1.0",):
@@ -107,6 +107,6 @@ def test_layers_of_a_base_in_the_same_registry_are_mounted(
     copy = ("skopeo", "copy", "--quiet", "--dest-tls-verify=false", base_image, f"docker://{base}")
     subprocess.run(copy, check=True, capture_output=True)
     bakery = make_bakery(tmp_path / "machine", f"{line.address}/mounted/{secrets.token_hex(6)}", base=base)
-    count, image = sent(line, bakery, pypi={"talker": ""}, indexes=[pantry.index.url])
+    count, image = sent(line, bakery, pypi={"talker": ""}, index=pantry.index.url)
     assert count < SMALL_CHANGE_BYTES
     assert image.repository.has_blob(image.validate().manifest.layers[0].digest)

@@ -84,14 +84,11 @@ def test_requirements_are_equal_whatever_the_order_of_packages(requirements: Req
     assert one.req_id != replace(one, channels=("y", "x")).req_id
 
 
-def test_requirements_keep_no_credentials_of_indexes(requirements: Requirements) -> None:
-    """A password in an index or channel URL reaches neither the value nor its identity."""
-    private = replace(
-        requirements, indexes=("https://me:pw@pkg.example/simple",), channels=("https://me:pw@conda.example/c",)
-    )
-    assert private.indexes == ("https://pkg.example/simple",)
+def test_requirements_keep_no_credentials_of_channels(requirements: Requirements) -> None:
+    """A password in a channel's URL reaches neither the value nor its identity."""
+    private = replace(requirements, channels=("https://me:pw@conda.example/c",))
     assert private.channels == ("https://conda.example/c",)
-    assert private.req_id == replace(requirements, indexes=private.indexes, channels=private.channels).req_id
+    assert private.req_id == replace(requirements, channels=private.channels).req_id
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return {"HOME": str(tmp_path / "home"), "XDG_CONFIG_DIRS": str(tmp_path / "etc"), "PATH": str(tmp_path / "bin")}
 
 
-def load(environ: dict[str, str], tmp_path: Path, **more: object) -> IndexConfig:
+def load(environ: dict[str, str], tmp_path: Path) -> IndexConfig:
     """Load the configuration of a made-up machine."""
-    return IndexConfig.load(Settings(environ, {}), folder=tmp_path, **more)  # type: ignore[arg-type]
+    return IndexConfig.load(Settings(environ, {}), folder=tmp_path)
 
 
 def write(path: Path, text: str) -> Path:
@@ -130,15 +130,6 @@ def test_uvs_own_configuration_wins(
     assert config.credentials_for("https://pkg.example/team/files/x.whl") == Credentials(
         username="user", secret="s3cret"
     )
-
-
-def test_indexes_of_the_requirements_replace_all_with_known_credentials(environ: dict[str, str], tmp_path: Path):
-    """Named indexes replace pip's and uv's, and get the credentials that the configuration has for their URL."""
-    environ |= {"UV_INDEX": "https://other.example/simple", "PIP_INDEX_URL": COMPANY + "/"}
-    env = load(environ, tmp_path, indexes=["https://pkg.example/team/simple"]).uv_environment()
-    assert env["UV_DEFAULT_INDEX"] == COMPANY
-    assert "UV_INDEX" not in env
-    assert env["UV_NO_CONFIG"] == "1"
 
 
 def test_further_find_links_join_the_users_own(environ: dict[str, str], tmp_path: Path):

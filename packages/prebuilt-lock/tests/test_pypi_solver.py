@@ -67,7 +67,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def solver(index: PackageIndex, tmp_path: Path, notes: list[str], environ: dict[str, str]) -> PypiSolver:
     """A solver that knows the index and nothing else."""
     return PypiSolver(
-        config=IndexConfig.load(Settings(environ, {}), indexes=[index.url], folder=tmp_path),
+        config=IndexConfig.load(Settings({**environ, "UV_DEFAULT_INDEX": index.url}, {}), folder=tmp_path),
         wheelhouse=WheelHouse(tmp_path / "wheelhouse"),
         note=notes.append,
         folder=tmp_path,
@@ -431,7 +431,9 @@ class TestIndexFailures:
 
     def test_index_that_is_not_there(self, tmp_path: Path, environ: dict[str, str]):
         """A host that cannot be reached is named."""
-        config = IndexConfig.load(Settings(environ, {}), indexes=["http://127.0.0.1:9/simple"], folder=tmp_path)
+        config = IndexConfig.load(
+            Settings({**environ, "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple"}, {}), folder=tmp_path
+        )
         solver = PypiSolver(config=config, wheelhouse=WheelHouse(tmp_path), note=print, folder=tmp_path)
         with pytest.raises(ResolveError, match=r"127\.0\.0\.1:9 could not be reached"):
             solver.solve([PypiSpec.parse("alpha", "")], on(AMD64))

@@ -86,10 +86,11 @@ def resolve(
     settings: Settings, index: PackageIndex, channel: str, tmp_path: Path, notes: list[str]
 ) -> Callable[..., Lock]:
     """Resolve requirements of Python 3.11 with the index and the channel."""
-    resolver = LockResolver(settings, note=notes.append, folder=tmp_path)
+    environ = {**settings.environ, "UV_DEFAULT_INDEX": index.url}
+    resolver = LockResolver(Settings(environ, {}), note=notes.append, folder=tmp_path)
 
     def resolve(**asked: object) -> Lock:
-        defaults = {"python": "3.11", "target": SLIM, "channels": (channel,), "indexes": (index.url,)}
+        defaults = {"python": "3.11", "target": SLIM, "channels": (channel,)}
         return resolver.resolve(Requirements(**{**defaults, **asked}))  # type: ignore[arg-type]
 
     return resolve
@@ -126,14 +127,16 @@ def test_a_silent_server_is_not_waited_for_when_work_is_to_stop(
     stop = Cancellation()
     asked = {
         "channel": {"target": BARE, "conda": {"numpy": ""}, "channels": (silent,)},
-        "index": {"target": SLIM, "pypi": {"pandas": ""}, "indexes": (f"{silent}/simple",)},
+        "index": {"target": SLIM, "pypi": {"pandas": ""}},
         "source": {"target": SLIM, "pypi": {"own": f"@ git+{silent}/own.git"}},
     }[of]
     timer = threading.Timer(1.0, stop.cancel)
     timer.start()
     began_s = time.monotonic()
     with pytest.raises(CancelledError):
-        LockResolver(settings, folder=tmp_path).resolve(
+        LockResolver(
+            Settings({**settings.environ, "UV_DEFAULT_INDEX": f"{silent}/simple"}, {}), folder=tmp_path
+        ).resolve(
             Requirements(python="3.11", **asked),  # type: ignore[arg-type]
             check=stop.check,
         )
@@ -276,9 +279,9 @@ def test_version_that_pypi_cannot_read(resolve: Resolve):
     assert roles(resolve(conda={"weird": ""}, pypi={"numpy": "1.26.4"}))["weird"] == ("conda", "1_odd", "user")
 
 
-def test_lock_says_when_and_by_what(resolve: Resolve, index: PackageIndex, channel: str):
+def test_lock_says_when_and_by_what(resolve: Resolve, channel: str):
     """A lock is a whole one: identity, target, time, tools; and it survives being written and read."""
-    asked = {"pypi": {"numpy": "1.26.4"}, "indexes": (index.url,), "channels": (channel,)}
+    asked = {"pypi": {"numpy": "1.26.4"}, "channels": (channel,)}
     lock = resolve(**asked)
     assert lock.req_id == Requirements(python="3.11", target=SLIM, **asked).req_id  # type: ignore[arg-type]
     assert abs((datetime.now(timezone.utc) - lock.resolved_at).total_seconds()) < 60

@@ -95,7 +95,6 @@ class Baker:
     reuse: bool = True
     has_bytecode: Callable[[str], bool] = lambda _: True
     interpreters: Interpreters | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
     materials: MaterialsSource | None = None
     wheels: LocalWheels | None = None
 
@@ -145,7 +144,6 @@ class Baker:
             base=base,
             bytecode=bytecode,
             compression=self.compression,
-            labels=self.labels,
             variant=called(self.builder.image_identity_suffix),
         )
 

@@ -75,7 +75,6 @@ class Requirements:
         runtime: What Metaflow itself needs for the datastore in use, name to version spec. From conda if the
             interpreter is, else from PyPI.
         channels: Conda channels, highest priority first.
-        indexes: Package index URLs, the default one first, without credentials; empty: the user's own configuration.
     """
 
     python: str
@@ -85,18 +84,16 @@ class Requirements:
     local: Mapping[str, str] = field(default_factory=dict)
     runtime: Mapping[str, str] = field(default_factory=dict)
     channels: tuple[str, ...] = ("conda-forge",)
-    indexes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the Python version, strip credentials from indexes and channels, freeze the mappings."""
+        """Check the Python version, strip credentials from channels, freeze the mappings."""
         if not _PYTHON.fullmatch(self.python):
             raise InvalidValueError(
                 "a Python version", self.python, reason="expected 3.X or 3.X.Y", remedy="give python='3.11', say"
             )
         for name in ("conda", "pypi", "local", "runtime"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-        for name in ("channels", "indexes"):
-            object.__setattr__(self, name, tuple(without_credentials(url) for url in getattr(self, name)))
+        object.__setattr__(self, "channels", tuple(without_credentials(url) for url in self.channels))
 
     @property
     def python_source(self) -> PythonSource:
@@ -128,7 +125,6 @@ class Requirements:
             "local": dict(self.local),
             "runtime": dict(self.runtime),
             "channels": list(self.channels),
-            "indexes": list(self.indexes),
         }
 
     @property

@@ -15,17 +15,9 @@ from prebuilt.core.settings import Settings
 from prebuilt.core.url_secrets import credentials_in, remembered_credentials
 from prebuilt.lock.authorities import Authorities
 from prebuilt.lock.pip_config import PipConfig
-from prebuilt.lock.url_credentials import from_keyring, from_netrc, with_credentials
+from prebuilt.lock.url_credentials import from_keyring, from_netrc
 from prebuilt.lock.uv_config import UvConfig
 
-_UV_INDEX_VARIABLES = (
-    "UV_INDEX",
-    "UV_DEFAULT_INDEX",
-    "UV_INDEX_URL",
-    "UV_EXTRA_INDEX_URL",
-    "UV_FIND_LINKS",
-    "UV_NO_INDEX",
-)
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -33,14 +25,13 @@ _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "A
 class IndexConfig:
     """Where wheels come from.
 
-    The order of authority is: indexes that the requirements name, uv's own configuration, pip's.
+    uv's own configuration has more authority than pip's.
 
     Attributes:
         indexes: What uv is told to use, default one first, with credentials; empty: uv's own configuration decides.
         known: Every index that is configured anywhere, with credentials: those of a URL below one of them are found here.
         find_links: Folders, or pages with links, that are searched beside the indexes.
         no_index: Whether only `find_links` are searched.
-        replaces: Whether `indexes` replace uv's own configuration instead of standing in for its absence.
         ca_bundle: File of trusted certificates; None for the default ones.
         named_authorities: What it was made of, without the system's.
         client_cert: File with certificate and key that servers ask for.
@@ -53,7 +44,6 @@ class IndexConfig:
     known: tuple[str, ...] = field(default=(), repr=False)
     find_links: tuple[str, ...] = field(default=(), repr=False)
     no_index: bool = False
-    replaces: bool = False
     ca_bundle: Path | None = None
     named_authorities: tuple[Path, ...] = ()
     client_cert: Path | None = None
@@ -64,12 +54,11 @@ class IndexConfig:
     home: Path = field(default_factory=Path.home, repr=False)
 
     @classmethod
-    def load(cls, settings: Settings, *, indexes: Sequence[str] = (), folder: Path | None = None) -> IndexConfig:
+    def load(cls, settings: Settings, *, folder: Path | None = None) -> IndexConfig:
         """Read pip's and uv's configuration.
 
         Args:
             settings: ``METAFLOW_PREBUILT_CA_BUNDLE``, and the environment that pip's and uv's variables are read from.
-            indexes: URLs that replace all configured ones, the default one first. Their credentials are looked up.
             folder: Where uv's project configuration is looked for; the working folder, unless given.
 
         Raises:
@@ -83,13 +72,12 @@ class IndexConfig:
         of_pip = (*([pip.get("index-url") or ""]), *pip.words("extra-index-url"))
         known = tuple(url for url in (*uv.indexes, *of_pip) if url)
         authorities = Authorities.load(settings, pip.get("cert"))
-        by_pip = not indexes and not uv.names_indexes
+        by_pip = not uv.names_indexes
         return cls(
-            indexes=_with_known_credentials(indexes, known) if indexes else (of_pip if by_pip and any(of_pip) else ()),
+            indexes=of_pip if by_pip and any(of_pip) else (),
             known=known,
-            find_links=_places(pip.words("find-links"), home) if by_pip else () if indexes else uv.find_links,
+            find_links=_places(pip.words("find-links"), home) if by_pip else uv.find_links,
             no_index=by_pip and pip.flag("no-index"),
-            replaces=bool(indexes),
             ca_bundle=authorities.file(),
             named_authorities=authorities.named,
             client_cert=_file(environ.get("SSL_CLIENT_CERT") or pip.get("client-cert")),
@@ -106,17 +94,12 @@ class IndexConfig:
         Args:
             find_links: Folders to search besides.
         """
-        environ = {
-            name: value
-            for name, value in self.environ.items()
-            if not (self.replaces and name in _UV_INDEX_VARIABLES) and name != "VIRTUAL_ENV"
-        }
+        environ = {name: value for name, value in self.environ.items() if name != "VIRTUAL_ENV"}
         default, extra = (self.indexes[0], self.indexes[1:]) if self.indexes else ("", ())
         ours = {
             "UV_DEFAULT_INDEX": default,
             "UV_INDEX": " ".join(extra),
             "UV_FIND_LINKS": ",".join([*map(str, find_links), *self.find_links]),
-            "UV_NO_CONFIG": "1" if self.replaces else "",
             "UV_KEYRING_PROVIDER": "subprocess" if self.keyring else "",
             "UV_INSECURE_HOST": " ".join(self.insecure_hosts),
             "SSL_CERT_FILE": str(self.ca_bundle or ""),
@@ -192,14 +175,6 @@ def _shared_segments(one: str, other: str) -> int:
     """Return how many leading parts of their paths are the same."""
     pairs = zip(urlsplit(one).path.split("/"), urlsplit(other).path.split("/"), strict=False)
     return next((count for count, (a, b) in enumerate(pairs) if a != b), len(urlsplit(one).path.split("/")))
-
-
-def _with_known_credentials(indexes: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Return `indexes`, each with the credentials that the configuration has for the same URL."""
-    found = {without_credentials(url).rstrip("/"): credentials_in(url) for url in known}
-    return tuple(
-        with_credentials(url, credentials) if (credentials := found.get(url.rstrip("/"))) else url for url in indexes
-    )
 
 
 def _uses_keyring(uv: str | None, pip: str | None) -> bool:

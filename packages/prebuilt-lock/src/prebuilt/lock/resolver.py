@@ -88,7 +88,7 @@ class LockResolver:
         """Resolve wheels alone, for the interpreter that is there."""
         python_version = requirements.target.base_python or requirements.python
         target = PythonTarget(target=requirements.target, python_version=python_version)
-        solver, runtime = self._pypi_solver(requirements, check), self._specs(requirements.runtime)
+        solver, runtime = self._pypi_solver(check), self._specs(requirements.runtime)
         return python_version, _with_roles(solver, pypi, runtime, target, ())
 
     def _on_conda(
@@ -125,7 +125,7 @@ class LockResolver:
         if not pypi:
             return solution.python_version, solution.packages
         target = PythonTarget(target=requirements.target, python_version=solution.python_version)
-        solver, runtime = self._pypi_solver(requirements, check), self._specs(of_pypi)
+        solver, runtime = self._pypi_solver(check), self._specs(of_pypi)
         try:
             wheels = _with_roles(solver, pypi, runtime, target, solution.distributions)
         except ResolveError as error:
@@ -153,8 +153,8 @@ class LockResolver:
             remedy = f"{error.remedy}; conda was asked because {why}"
             raise ResolveError(error.tried, at=error.at, reason=error.reason, remedy=remedy) from error
 
-    def _pypi_solver(self, requirements: Requirements, check: Check) -> PypiSolver:
-        config = IndexConfig.load(self._settings, indexes=requirements.indexes, folder=self._folder)
+    def _pypi_solver(self, check: Check) -> PypiSolver:
+        config = IndexConfig.load(self._settings, folder=self._folder)
         return PypiSolver(config=config, wheelhouse=self._wheelhouse, note=self._note, folder=self._folder, check=check)
 
     def _specs(self, packages: Mapping[str, str]) -> list[PypiSpec]:
