@@ -10,7 +10,7 @@ import pytest
 from prebuilt.core.errors import InvalidValueError
 from prebuilt.core.lock import CondaPackage, Wheel
 from prebuilt.core.plan import GROUP_BYTES, LARGE_BYTES, MAX_LAYERS, LayerPlan, plan_layers
-from prebuilt.core.spec import ImageSpec
+from prebuilt.core.spec import BasePython, ImageSpec
 
 
 def packages_of(plan: LayerPlan) -> list[tuple[str, str]]:
@@ -96,7 +96,8 @@ def test_two_environments_share_the_layers_of_what_they_share(
     big = wheel("big", LARGE_BYTES)
     one = plan_layers(spec_of(big, wheel("a"))).layers
     two = plan_layers(spec_of(big, *[wheel(f"q{n}", 900_000) for n in range(30)])).layers
-    other = plan_layers(spec_of(big, python_version="3.12.1")).layers
+    on_312 = replace(spec_of(big).base, python=BasePython(path="/usr/local/bin/python3.12", version="3.12.1"))
+    other = plan_layers(ImageSpec(lock=replace(spec_of(big).lock, python_version="3.12.1"), base=on_312)).layers
     keys = [{layer.name: layer.key for layer in layers}["big"] for layers in (one, two, other)]
     assert keys[0] == keys[1] != keys[2]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from prebuilt.core.errors import InvalidValueError
 from prebuilt.core.lock import CondaPackage, Lock, Wheel
 from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Requirements, Target
-from prebuilt.core.spec import BaseImage, ImageSpec
+from prebuilt.core.spec import BaseImage, BasePython, ImageSpec
 from prebuilt.core.tree import BytesContent, FileEntry, HardlinkEntry, PathContent, SymlinkEntry
 
 LINUX = Platform.parse("linux/amd64")
@@ -82,6 +83,35 @@ def test_requirements_are_equal_whatever_the_order_of_packages(requirements: Req
     one = replace(requirements, conda={"a": "1", "b": "2"}, channels=("x", "y"))
     assert one.req_id == replace(one, conda={"b": "2", "a": "1"}).req_id
     assert one.req_id != replace(one, channels=("y", "x")).req_id
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"compression": "lz4"}, "'lz4' as a compression of layers: expected zstd or gzip"),
+        ({"platform": Platform.parse("linux/arm64")}, "it is for linux/arm64, and the lock for linux/amd64"),
+        ({"python": None}, r"it has no Python, and the lock takes Python 3\.11 from it"),
+        (
+            {"python": BasePython(path="/usr/bin/python3", version="3.1.1")},
+            r"it has Python 3\.1\.1, and the lock takes Python 3\.11 from it",
+        ),
+    ],
+)
+def test_specs_are_checked_when_made(
+    spec_of: Callable[..., ImageSpec], wheel: Callable[..., Wheel], change: dict[str, Any], message: str
+) -> None:
+    """A lock goes on a base of its platform that has its Python, and layers are compressed as somebody can."""
+    spec = spec_of(wheel("a"))
+    with pytest.raises(InvalidValueError, match=message):
+        replace(spec, **(change if "compression" in change else {"base": replace(spec.base, **change)}))
+
+
+def test_a_lock_with_its_own_python_needs_none(
+    lock_of: Callable[..., Lock], conda: Callable[..., CondaPackage], base: BaseImage
+) -> None:
+    """Conda's Python goes on any base of the platform."""
+    lock = lock_of(conda("python", version="3.12.1"), python_version="3.12.1", python_source="conda")
+    assert ImageSpec(lock=lock, base=replace(base, python=None)).lock is lock
 
 
 def test_requirements_keep_no_credentials_of_channels(requirements: Requirements) -> None:

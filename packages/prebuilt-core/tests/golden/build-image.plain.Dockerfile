@@ -14,5 +14,5 @@ ENV METAFLOW_SKIP_INSTALL_DEPENDENCIES="1"
 LABEL "metaflow-prebuilt.format"="1"
 LABEL "metaflow-prebuilt.image"="d5b51becf4f59f618abce6160a9e1b1c199da623"
 LABEL "metaflow-prebuilt.lock"="0f3b95a919588f2047b060982ae86e03b710d34d"
-LABEL "metaflow-prebuilt.requirements"="731877dc11cbcc698854ad746eacca488c81a5f4"
+LABEL "metaflow-prebuilt.requirements"="5f294bcd756dfe5f4018c4d6d4c866ea2c4c2c10"
 ENTRYPOINT []

@@ -23,5 +23,5 @@ ENV METAFLOW_SKIP_INSTALL_DEPENDENCIES="1"
 LABEL "metaflow-prebuilt.format"="1"
 LABEL "metaflow-prebuilt.image"="fee60506789830b72487ebc701c5060d2c9e934a"
 LABEL "metaflow-prebuilt.lock"="948fce9ac32c8d78fd857ebd7930908fb31a3efe"
-LABEL "metaflow-prebuilt.requirements"="731877dc11cbcc698854ad746eacca488c81a5f4"
+LABEL "metaflow-prebuilt.requirements"="5f294bcd756dfe5f4018c4d6d4c866ea2c4c2c10"
 ENTRYPOINT []

@@ -33,5 +33,5 @@ ENV METAFLOW_SKIP_INSTALL_DEPENDENCIES="1"
 LABEL "metaflow-prebuilt.format"="1"
 LABEL "metaflow-prebuilt.image"="6e4d373aaad8db4f225d79ffa5ce5b87019bc41f"
 LABEL "metaflow-prebuilt.lock"="8a93f2ffa39b4c87d969c591957e7d3baae04068"
-LABEL "metaflow-prebuilt.requirements"="731877dc11cbcc698854ad746eacca488c81a5f4"
+LABEL "metaflow-prebuilt.requirements"="5f294bcd756dfe5f4018c4d6d4c866ea2c4c2c10"
 ENTRYPOINT []

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from prebuilt.core.canonical import content_id
 from prebuilt.core.descriptor import check_digest
+from prebuilt.core.errors import InvalidValueError
 from prebuilt.core.lock import Lock
 from prebuilt.core.platforms import Platform
 
@@ -100,9 +101,30 @@ class ImageSpec:
     variant: str = ""
 
     def __post_init__(self) -> None:
-        """Freeze the mappings."""
+        """Check that lock and base go together, and the compression; freeze the mappings."""
+        if self.compression not in get_args(Compression):
+            expected = " or ".join(get_args(Compression))
+            raise InvalidValueError("a compression of layers", self.compression, reason=f"expected {expected}")
+        if self.lock.target.platform != self.base.platform:
+            raise InvalidValueError(
+                "an image's base",
+                self.base.reference,
+                reason=f"it is for {self.base.platform}, and the lock for {self.lock.target.platform}",
+            )
+        if self.lock.python_source == "base" and not self._has_locked_python:
+            there = f"Python {self.base.python.version}" if self.base.python else "no Python"
+            raise InvalidValueError(
+                "an image's base",
+                self.base.reference,
+                reason=f"it has {there}, and the lock takes Python {self.lock.python_xy} from it",
+            )
         for name in ("env", "labels"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    @property
+    def _has_locked_python(self) -> bool:
+        """Whether the base has an interpreter of the lock's X.Y: patch releases of it take each other's packages."""
+        return self.base.python is not None and f"{self.base.python.version}.".startswith(f"{self.lock.python_xy}.")
 
     def to_json(self) -> dict[str, Any]:
         """Return what decides the image's bytes; a lock is named by its content, a base by its digest."""
