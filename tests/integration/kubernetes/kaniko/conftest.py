@@ -86,6 +86,52 @@ class User:
             text=True,
         )
 
+    def build_in_a_pod(self, account: str, run: str) -> str:
+        """Build as a pod whose service account is `account`, and that has no kubeconfig; return what it printed."""
+        api = self.namespace.cluster.api.url.removeprefix("https://")
+        host, _, port = api.partition(":")
+        # The Python is in the image; what it imports is mounted from this machine, which is the node.
+        found = (path for path in sys.path if Path(path).is_dir() and not path.startswith(sys.base_prefix))
+        paths = list(dict.fromkeys(found))
+        variables = {
+            **self.environ,
+            "HOME": "/tmp",
+            "METAFLOW_HOME": "/tmp",
+            "PYTHONPATH": ":".join(paths),
+            # There is no kube-proxy that would lead a service's address there.
+            "KUBERNETES_SERVICE_HOST": host,
+            "KUBERNETES_SERVICE_PORT": port,
+        }
+        container = {
+            "name": "deploy",
+            "image": self.base,
+            "command": ["python3", "-c", PROGRAM, json.dumps(self.order(run))],
+            "env": [{"name": name, "value": value} for name, value in variables.items()],
+            "volumeMounts": [
+                {"name": "tmp", "mountPath": "/tmp"},
+                *({"name": f"path-{number}", "mountPath": path, "readOnly": True} for number, path in enumerate(paths)),
+            ],
+        }
+        spec = {
+            "restartPolicy": "Never",
+            "serviceAccountName": account,
+            "containers": [container],
+            "volumes": [
+                {"name": "tmp", "emptyDir": {}},
+                *({"name": f"path-{number}", "hostPath": {"path": path}} for number, path in enumerate(paths)),
+            ],
+        }
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": account}, "spec": spec}
+        self.namespace.kubectl("create", "--filename=-", stdin=json.dumps(pod))
+        deadline_s, phase = time.monotonic() + 120, "Pending"
+        while phase in {"Pending", "Running"}:
+            assert time.monotonic() < deadline_s, self.namespace.kubectl("describe", "pod", account)
+            time.sleep(0.5)
+            phase = self.namespace.kubectl("get", "pod", account, "--output=jsonpath={.status.phase}")
+        log = self.namespace.kubectl("logs", account)
+        assert phase == "Succeeded", log
+        return log
+
     def once(self, word: str, act: Callable[[], Any]) -> threading.Thread:
         """Act as soon as a line with `word` was said."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import random
 from pathlib import Path
@@ -11,20 +12,26 @@ from typing import Any
 import pytest
 import yaml
 
+from prebuilt.core.context_archive import context_archive, published_context
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.settings import Settings
 from prebuilt.oci.open import open_repository
+from prebuilt.oci.transport import close_connections
 from prebuilt.testing.certificate import make_certificate
 from prebuilt.testing.conformance.materials import push_small_base
 from prebuilt.testing.connect_proxy import ConnectProxy
 from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.object_store import ObjectStore
+from prebuilt.testing.google_api import PROJECT
+from prebuilt.testing.google_cloud import HOST, google_cloud
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
 from prebuilt.testing.validate import inspect_image
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 
+ROLE = Path(__file__).parents[4] / "docs" / "how-to" / "kaniko-role.yaml"
+RULES = yaml.safe_load(ROLE.read_text())["rules"]
 ACCOUNT = "123456789012"
 COMPANY, ECR = "registry.company.example", f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
 
@@ -109,8 +116,7 @@ def test_a_pod_pushes_as_itself(
     user: Any, cluster: KubernetesCluster, store: ObjectStore, authority: Path, tls: Any, template: Any
 ):
     """With the role of its service account, at ECR: no login is sent, and whoever deploys needs none and may make no Secret."""
-    rules = yaml.safe_load((Path(__file__).parents[4] / "docs" / "how-to" / "kaniko-role.yaml").read_text())["rules"]
-    user.may([rule for rule in rules if "secrets" not in rule["resources"]])
+    user.may([rule for rule in RULES if "secrets" not in rule["resources"]])
     user.namespace.kubectl("create", "serviceaccount", "builder")
     token = {"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": "token"}}
     auth = RegistryAuth(scheme="basic", users={"AWS": f"{ACCOUNT}-auth-token"})
@@ -137,6 +143,50 @@ def test_a_pod_pushes_as_itself(
         )
         assert itself.build(image_tag=f"{ECR}/team/image:tag"), "\n".join(user.said)
         assert registry.count("PUT", "/v2/team/image/manifests/tag") == 1
+
+
+def test_a_pod_is_somebody_to_google(
+    user: Any, cluster: KubernetesCluster, template: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By its metadata server, as with Workload Identity: it reads its context from a bucket and pushes, and no Secret is made."""
+    user.may([rule for rule in RULES if "secrets" not in rule["resources"]])
+    order = user.order("print('a step ran')")
+    packed = gzip.compress(b"".join(context_archive(order["dockerfile"], published_context(order["context_files"]))))
+    (tmp_path / "google").mkdir()
+    with (
+        google_cloud(tmp_path / "google", address=cluster.address) as google,
+        ConnectProxy(google.registry.host).serving(cluster.address) as proxy,
+    ):
+        google.make_repository()
+        google.api.objects["contexts/build.tar.gz"] = packed
+        for name, value in google.environ.items():  # whoever deploys looks at what was pushed, by a login of their own
+            monkeypatch.setenv(name, value)
+        variables = {
+            "GCE_METADATA_HOST": google.api.url.removeprefix("http://"),
+            "HTTPS_PROXY": proxy.url,
+            "SSL_CERT_FILE": "/kaniko/prebuilt/authorities.pem",
+        }
+        itself = user.having(
+            CA_BUNDLE=google.environ["METAFLOW_PREBUILT_CA_BUNDLE"],
+            KANIKO_CREDENTIALS="pod",
+            KANIKO_FLAGS="--context=gs://contexts/build.tar.gz",
+            KANIKO_POD_TEMPLATE=template(variables),
+        )
+        path = f"{PROJECT}/metaflow-prebuilt/metaflow-prebuilt"
+        assert itself.build("print('a step ran')", image_tag=f"{HOST}/{path}:tag"), "\n".join(user.said)
+        assert google.registry.count("PUT", f"/v2/{path}/manifests/tag") == 1
+        assert {"storage.objects.get", "artifactregistry.repositories.uploadArtifacts"} <= google.api.checked
+        assert google.api.count("GET /computeMetadata/v1/instance/service-accounts/default/token") > 0
+        close_connections()
+    assert "a step ran" in user.said
+    assert not any("could not be checked" in line for line in user.said)
+
+
+def test_a_pod_deploys(user: Any, cluster: KubernetesCluster):
+    """With its own service account, which has the documented Role, and no kubeconfig."""
+    user.namespace.user("deployer", ROLE, "prebuilt-kaniko")
+    assert "a step ran" in user.build_in_a_pod("deployer", "print('a step ran')")
+    assert cluster.repository("trouble").resolve("tag") is not None
 
 
 def test_a_pod_that_may_not_read_its_context(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 PROJECT, LOCATION = "acme-ml", "europe-west1"
 ROBOT = f"robot@{PROJECT}.iam.gserviceaccount.com"
@@ -39,6 +39,7 @@ class GoogleApi:
         tokens: Those that are good.
         refresh_tokens: Of users who are logged in.
         repositories: By their resource names.
+        objects: What Cloud Storage has, by ``bucket/name``.
         denied: Permissions that nobody has.
         checked: Permissions that something has needed.
         lifetime_s: How long a token is said to be good for. Nothing ends by itself.
@@ -54,6 +55,7 @@ class GoogleApi:
     tokens: set[str] = field(default_factory=set)
     refresh_tokens: set[str] = field(default_factory=set)
     repositories: set[str] = field(default_factory=set)
+    objects: dict[str, bytes] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
     checked: set[str] = field(default_factory=set)
     lifetime_s: int = 3600
@@ -101,6 +103,8 @@ class GoogleApi:
         parts = urlsplit(target)
         self.asked.append(f"{method} {parts.path}")
         status, answer = self._route(method, parts.path, parts.query, headers, body.decode())
+        if isinstance(answer, bytes):
+            return status, {"Content-Type": "application/octet-stream"}, answer
         kind = "application/text" if isinstance(answer, str) else "application/json"
         text = answer if isinstance(answer, str) else json.dumps(answer)
         return status, {**_FLAVOR, "Content-Type": kind}, text.encode()
@@ -114,8 +118,15 @@ class GoogleApi:
             return self.metadata(path)
         if (headers.get("Authorization") or "").removeprefix("Bearer ") not in self.tokens:
             return _error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+        return self._use(method, path, query, headers)
+
+    def _use(self, method: str, path: str, query: str, headers: Message) -> tuple[int, Any]:
+        """Answer somebody who has shown a token."""
         if path.endswith(":generateAccessToken"):
             return self.impersonate()
+        name = unquote(path).lstrip("/")
+        if method == "GET" and name in self.objects:
+            return self.storage(name)
         return self._manage(method, path, query, headers.get("X-Goog-User-Project") or "")
 
     def _manage(self, method: str, path: str, query: str, payer: str) -> tuple[int, Any]:
@@ -193,6 +204,11 @@ class GoogleApi:
             return "Invalid JWT: Token must be a short-lived token. Check your iat and exp values in the JWT claim."
         is_right = (claims["iss"], claims["aud"]) == (ROBOT, _AUDIENCE)
         return "" if is_right and "googleapis.com/auth/" in claims["scope"] else "Invalid JWT: wrong claims."
+
+    def storage(self, name: str) -> tuple[int, Any]:
+        """Answer storage.googleapis.com for an object that is there."""
+        permission = "storage.objects.get"
+        return (200, self.objects[name]) if self.allows(permission) else _denied(permission, name)
 
     # Artifact Registry.
 

@@ -26,6 +26,9 @@ REGISTRY_PERMISSIONS = {
     "push": "artifactregistry.repositories.uploadArtifacts",
     "pull": "artifactregistry.repositories.downloadArtifacts",
 }
+# The documented name of whoever shows a token, and that of Go's libraries, Kaniko's among them.
+# Source: https://github.com/google/go-containerregistry/blob/main/pkg/v1/google/auth.go
+_USERS = ("oauth2accesstoken", "_token")
 _CREATE_ON_PUSH = "artifactregistry.repositories.createOnPush"
 _IMAGE_IN_REPOSITORY = 3
 """Parts of ``project/repository/image``; names of Container Registry have two."""
@@ -67,7 +70,7 @@ class GoogleTokenService(RegistryAuth):
                 if refusal:
                     return 403, _refusal("DENIED", refusal)
         self.bought += 1
-        self.users = {"oauth2accesstoken": self._shown(authorization)}
+        self.users = dict.fromkeys(_USERS, self._shown(authorization))
         return super().issue(authorization, fields) if authorization else self._anonymous(fields)
 
     def _refuse(self, path: str, action: str, *, is_anonymous: bool) -> str:
@@ -96,7 +99,7 @@ class GoogleTokenService(RegistryAuth):
             user, _, token = base64.b64decode(value, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             return ""
-        return token if user == "oauth2accesstoken" else ""
+        return token if user in _USERS else ""
 
 
 class _Handler(RegistryHandler):
