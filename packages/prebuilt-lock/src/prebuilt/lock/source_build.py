@@ -86,7 +86,7 @@ class SourceBuilder:
     def _checkout(self, source: GitSource, folder: Path, title: str) -> Path:
         """Clone the repository at the commit that was locked, with its submodules."""
         url = without_credentials(source.url) if urlsplit(source.url).scheme in {"http", "https"} else source.url
-        environ = {**os.environ, **_git_login(url)}
+        environ = {**os.environ, **git_login(url)}
         for command in (
             ["git", "clone", "--quiet", "--no-checkout", url, str(folder)],
             ["git", "-C", str(folder), "checkout", "--quiet", source.commit],
@@ -106,7 +106,7 @@ def _needs_compiling(title: str, target: PythonTarget, why: str) -> ResolveError
     )
 
 
-def _git_login(url: str) -> dict[str, str]:
+def git_login(url: str) -> dict[str, str]:
     """Return variables by which git asks `url` with the credentials that it was named with: no process list shows them.
 
     Source: https://git-scm.com/docs/git-config#Documentation/git-config.txt-httpextraHeader
@@ -114,9 +114,10 @@ def _git_login(url: str) -> dict[str, str]:
     login = remembered_credentials(url)
     if login is None:
         return {}
+    count = int(os.environ.get("GIT_CONFIG_COUNT") or 0)  # the user's own stay
     shown = base64.b64encode(f"{login.username}:{login.secret}".encode()).decode()
     return {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"http.{url}.extraHeader",
-        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {shown}",
+        "GIT_CONFIG_COUNT": str(count + 1),
+        f"GIT_CONFIG_KEY_{count}": f"http.{url}.extraHeader",
+        f"GIT_CONFIG_VALUE_{count}": f"Authorization: Basic {shown}",
     }
