@@ -309,14 +309,22 @@ def test_a_log_that_cannot_be_read(cluster: Any, monkeypatch: pytest.MonkeyPatch
     assert "METAFLOW_PREBUILT_BASE_IMAGE" in said[-1]
 
 
-@pytest.mark.parametrize(("reason", "exit_code"), [("OOMKilled", 137), ("Error", 137), ("OOMKilled", 1)])
-def test_memory_that_ran_out(cluster: Any, reason: str, exit_code: int) -> None:
-    """137 is explained, with what the build had and the setting."""
+@pytest.mark.parametrize(
+    ("reason", "exit_code", "message"),
+    [
+        ("OOMKilled", 137, ""),
+        ("Error", 137, ""),
+        ("OOMKilled", 1, ""),
+        ("StartError", 128, "unable to start container process: container init was OOM-killed (memory limit too low?)"),
+    ],
+)
+def test_memory_that_ran_out(cluster: Any, reason: str, exit_code: int, message: str) -> None:
+    """137 is explained, with what the build had and the setting; so is a limit in which nothing starts."""
 
     def story(fake: Any, job: Any) -> None:
         pod = fake.add_pod(job)
         fake.run(pod)
-        fake.end(pod, exit_code, message="", reason=reason)
+        fake.end(pod, exit_code, message=message, reason=reason)
 
     cluster.story = story
     said: list[str] = []

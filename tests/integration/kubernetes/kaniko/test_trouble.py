@@ -124,7 +124,7 @@ def test_base_image_cannot_be_pulled_in_the_pod(user: Any):
 
 @pytest.mark.parametrize(
     ("memory", "words"),
-    [("128Mi", "out of memory: it had 128Mi"), ("24Mi", "out of memory: it had 24Mi and was killed (exit code 137")],
+    [("128Mi", "out of memory: it had 128Mi"), ("24Mi", "out of memory: it had 24Mi and was killed (exit code 1")],
 )
 def test_memory_runs_out(user: Any, memory: str, words: str):
     """Of a step, or of Kaniko itself, whose exit code is explained."""

@@ -15,6 +15,8 @@ _ERROR = re.compile(r"^(?:Error: |error |FATA\[\d+\] )", re.IGNORECASE)
 _REGISTRY = re.compile(r"https?://([^/\s]+)/v2/")
 _UNAUTHORIZED = re.compile(r"\b401\b|UNAUTHORIZED|authentication required|no basic auth credentials", re.IGNORECASE)
 _KILLED = 137  # 128 + SIGKILL
+# Source: https://github.com/opencontainers/runc/blob/main/libcontainer/process_linux.go
+_KILLED_AT_START = "container init was OOM-killed"
 _LOGIN = (
     f"give the build a login for {{host}}: a Secret by {SECRET_SETTING}, `docker login {{host}}` here, "
     f"or an identity of the pod with {CREDENTIALS_SETTING}=pod"
@@ -88,7 +90,7 @@ def find_cause(
         memory: What it was given.
         logins: Those that went along, by host.
     """
-    if end.reason == "OOMKilled" or end.exit_code == _KILLED:
+    if end.reason == "OOMKilled" or end.exit_code == _KILLED or _KILLED_AT_START in end.message:
         return (
             f"it ran out of memory: it had {memory} and was killed (exit code {end.exit_code}, {end.reason or 'killed'})",
             f"set {MEMORY_SETTING} to more",
