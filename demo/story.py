@@ -21,6 +21,7 @@ COMMAND = ("demo/flow.py", "--environment=prebuilt", "run", "--with", "container
 _ENGINE = "METAFLOW_PREBUILT_CONTAINER_ENGINE"  # whoever wants to see it with another one may choose
 _LAUNCHED = "Task is starting."
 _MADE, _FOUND = "image pushed", "image is there"
+_SECOND_DEPLOY_S = 3.0  # it takes a third of a second; a machine that does other things meanwhile may take longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,10 @@ class Run:
     found: int
     status: int
 
+    def own_s(self, import_s: float) -> float:
+        """Return what of `deploy_s` is ours: all but the import of Metaflow."""
+        return max(self.deploy_s - import_s, 0.0)
+
 
 def main() -> int:
     """Tell it; return 0 if it went as it should."""
@@ -55,7 +60,11 @@ def main() -> int:
     if first.status != 0:
         return first.status
     second = _run("Second run: the same command.", variables)
-    print(_table(first, second, _import_s(variables)))
+    import_s = _import_s(variables)
+    print(_table(first, second, import_s))
+    if second.own_s(import_s) > _SECOND_DEPLOY_S:
+        print(f"The second deploy took more than {_SECOND_DEPLOY_S:.0f} s, though there was nothing to bake.")
+        return 1
     return second.status or int(first.made == 0 or second.made != 0)
 
 
@@ -133,7 +142,7 @@ def _import_s(variables: Mapping[str, str]) -> float:
 def _table(first: Run, second: Run, import_s: float) -> str:
     rows = [f"{'':<12}{'images baked':>14}{'found there':>13}{'deploy':>10}{'in all':>10}"]
     rows += [
-        f"{name:<12}{run.made:>14}{run.found:>13}{max(run.deploy_s - import_s, 0):>8.1f} s{run.total_s:>8.1f} s"
+        f"{name:<12}{run.made:>14}{run.found:>13}{run.own_s(import_s):>8.1f} s{run.total_s:>8.1f} s"
         for name, run in (("first run", first), ("second run", second))
     ]
     note = f"deploy: from the command to the first task, less the {import_s:.1f} s that importing Metaflow takes"
