@@ -144,7 +144,7 @@ def world(monkeypatch):
     world = SimpleNamespace(registry=registry, builder=Builder(registry), resolver=Resolver(), lines=[])
     backends = Backends(builder=world.builder, registry=registry)
     monkeypatch.setattr(deployment_module, "choose_backends", lambda *_: backends)
-    monkeypatch.setattr(deployment_module, "_bases", lambda *_: Bases())
+    monkeypatch.setattr(deployment_module, "base_images", lambda *_: Bases())
     return world
 
 

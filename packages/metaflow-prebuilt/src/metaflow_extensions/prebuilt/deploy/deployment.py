@@ -6,10 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,30 +14,34 @@ from metaflow_extensions.prebuilt.deploy.backends import (
     IMAGE_REGISTRY,
     Backends,
     choose_backends,
-    registry_identity,
     registry_is_chosen,
 )
 from metaflow_extensions.prebuilt.deploy.base_image import base_image, displacing_setting
 from metaflow_extensions.prebuilt.deploy.container_images import by_digest
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
 from metaflow_extensions.prebuilt.deploy.interruption import at_once_the_second_time
-from metaflow_extensions.prebuilt.deploy.requirements import conda_channels, image_requirements, local_requirements
+from metaflow_extensions.prebuilt.deploy.on_demand import (
+    DocumentsOnDemand,
+    InterpretersOnDemand,
+    MaterialsOnDemand,
+    ResolverOnDemand,
+    base_images,
+    local_wheels,
+)
+from metaflow_extensions.prebuilt.deploy.requirements import image_requirements, local_requirements
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked
-from prebuilt.core.bake import BakedImage, Baker, BaseImages, StepImage
-from prebuilt.core.build_service import Cancellation, Interpreters
-from prebuilt.core.dockerfile import BuildMaterials, MaterialsSource
-from prebuilt.core.documents import DocumentStore, FolderDocuments, LocalFirstDocuments, SharedIfAllowed
+from prebuilt.core.bake import BakedImage, Baker, StepImage
+from prebuilt.core.build_service import Interpreters
+from prebuilt.core.dockerfile import MaterialsSource
+from prebuilt.core.documents import DocumentStore
 from prebuilt.core.errors import BaseImageError, RateLimitedError, RegistryError, SettingError
-from prebuilt.core.lock import Lock
-from prebuilt.core.locks import LocalWheels, Locks, Resolver
+from prebuilt.core.locks import Locks, Resolver
 from prebuilt.core.loopback import is_loopback
 from prebuilt.core.platforms import Platform
 from prebuilt.core.plugin_calls import called
-from prebuilt.core.progress import ImageProgress, LineProgress, Progress, TerminalProgress
+from prebuilt.core.progress import LineProgress, Progress, TerminalProgress
 from prebuilt.core.requirements import Requirements
 from prebuilt.core.settings import Settings
-from prebuilt.core.spec import ImageSpec
-from prebuilt.core.storage import cache_dir
 
 _MOST_WORKERS = 8
 
@@ -150,7 +151,7 @@ class Deployment:
         self._tell_of_displaced_images([step for step in elsewhere if step.asked])
         baker = Baker(
             resolver=self.resolver,
-            bases=_bases(self.settings, documents, self.progress),
+            bases=base_images(self.settings, documents, self.progress),
             registry=backends.registry,
             builder=backends.builder,
             documents=documents,
@@ -162,7 +163,7 @@ class Deployment:
             has_bytecode=backends.builder.makes_bytecode,
             materials=self._materials(documents),
             interpreters=self._interpreters(documents),
-            wheels=_wheels(self.settings),
+            wheels=local_wheels(self.settings),
         )
         return baker.bake(images)
 
@@ -189,7 +190,7 @@ class Deployment:
 
     def _materials(self, documents: DocumentStore) -> MaterialsSource:
         locks = Locks(
-            resolver=self.resolver, documents=documents, progress=self.progress, wheels=_wheels(self.settings)
+            resolver=self.resolver, documents=documents, progress=self.progress, wheels=local_wheels(self.settings)
         )
         return MaterialsOnDemand(settings=self.settings, locks=locks)
 
@@ -217,7 +218,7 @@ class Deployment:
             compute: Any = step.compute
             image, platform = compute.attributes["image"], Platform.parse(compute.target_platform)
             try:
-                base = _bases(self.settings, documents, self.progress).get(image, platform)
+                base = base_images(self.settings, documents, self.progress).get(image, platform)
             except (BaseImageError, RegistryError) as error:
                 own = f"{error.remedy}; or " if isinstance(error, RateLimitedError) else ""
                 raise BaseImageError(
@@ -239,7 +240,7 @@ class Deployment:
             documents=documents,
             progress=self.progress,
             refresh=self.refresh,
-            wheels=_wheels(self.settings),
+            wheels=local_wheels(self.settings),
         )
         environments = LocalEnvironments(settings=self.settings, locks=locks, progress=self.progress)
         steps_of: dict[str, list[str]] = {}
@@ -256,96 +257,6 @@ class Deployment:
 
     def _compression(self) -> str:
         return self.settings.choice("PREBUILT_COMPRESSION", ("zstd", "gzip"), default="zstd")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResolverOnDemand:
-    """The project's resolver, which is imported when something has to be resolved."""
-
-    settings: Settings
-    progress: Progress
-
-    def resolve(self, requirements: Requirements, *, check: Callable[[], None] = lambda: None) -> Lock:
-        """Resolve anew. Concurrent calls are fine."""
-        return self._resolver.resolve(requirements, check=check)
-
-    @cached_property
-    def _resolver(self) -> Resolver:
-        from prebuilt.lock.resolver import LockResolver
-
-        return LockResolver(self.settings, note=self.progress.note)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DocumentsOnDemand:
-    """The documents of the chosen registry, or a local folder where it has none; which, is asked when one is wanted."""
-
-    settings: Settings
-    progress: Progress
-    backends: Backends | None
-
-    def get(self, name: str) -> bytes | None:
-        """Return the document."""
-        return self._documents.get(name)
-
-    def put(self, name: str, data: bytes) -> None:
-        """Keep the document; where the registry does not let us, say that it is not shared."""
-        self._documents.put(name, data)
-
-    def local_first(self) -> DocumentStore:
-        """Return the same for steps that run here: with what this machine has seen before, they need no registry."""
-        if self.backends is None:
-            return self
-        return LocalFirstDocuments(near=_local_documents(self.settings, registry_identity(self.settings)), far=self)
-
-    @cached_property
-    def _documents(self) -> DocumentStore:
-        shared = called(self.backends.registry.documents) if self.backends is not None else None
-        if shared is None:
-            return _local_documents(self.settings)
-        return SharedIfAllowed(documents=shared, note=self.progress.note)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaterialsOnDemand:
-    """The project's source of materials for Dockerfiles, which is imported when one is to be built."""
-
-    settings: Settings
-    locks: Locks
-
-    def gather(
-        self, spec: ImageSpec, progress: ImageProgress, *, check: Callable[[], None]
-    ) -> AbstractContextManager[BuildMaterials]:
-        """Give the materials for an image of `spec`. Concurrent calls are fine."""
-        return self._source.gather(spec, progress, check=check)
-
-    @cached_property
-    def _source(self) -> MaterialsSource:
-        from prebuilt.lock.stage.materials import LockMaterials
-
-        return LockMaterials(settings=self.settings, locks=self.locks)
-
-
-@dataclass(frozen=True, kw_only=True)
-class InterpretersOnDemand:
-    """Pythons to compile bytecode with, of which the source is imported when this machine lacks one."""
-
-    settings: Settings
-    locks: Locks
-
-    def can_get(self, python_xy: str, *, check: Callable[[], None] = lambda: None) -> bool:
-        """Return whether there is a Python X.Y to be got."""
-        return self._source.can_get(python_xy, check=check)
-
-    def get(self, python_xy: str, progress: ImageProgress, cancellation: Cancellation) -> Path:
-        """Return the path of a Python X.Y."""
-        return self._source.get(python_xy, progress, cancellation)
-
-    @cached_property
-    def _source(self) -> Interpreters:
-        from prebuilt.lock.conda_interpreters import CondaInterpreters
-
-        return CondaInterpreters(settings=self.settings, locks=self.locks, channels=conda_channels())
 
 
 def set_image(compute: Any, image: BakedImage) -> None:
@@ -369,24 +280,3 @@ def _progress(echo: Callable[..., None], *, quiet: bool) -> Progress:
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet:
         return TerminalProgress(sys.stderr, width=lambda: shutil.get_terminal_size().columns)
     return LineProgress(lambda line: echo(line, no_bold=True))
-
-
-def _local_documents(settings: Settings, of_registry: str = "") -> DocumentStore:
-    """Return the documents of this machine, or its copies of those that one registry has."""
-    folder = cache_dir(settings) / "documents"
-    return FolderDocuments(folder / f"of-{of_registry}" if of_registry else folder)
-
-
-# What follows is imported on use: a flow of which everything is baked already needs little of it.
-
-
-def _bases(settings: Settings, documents: DocumentStore, progress: Progress) -> BaseImages:
-    from prebuilt.oci.base import BaseImageLookup
-
-    return BaseImageLookup(settings, documents, _local_documents(settings), note=progress.note)
-
-
-def _wheels(settings: Settings) -> LocalWheels:
-    from prebuilt.lock.wheelhouse import wheelhouse
-
-    return wheelhouse(settings)
