@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
-from metaflow import FlowSpec, pypi, step
+from metaflow import FlowSpec, container, pypi, step
 
 from metaflow_extensions.prebuilt.deploy import deployment as deployment_module
 from metaflow_extensions.prebuilt.deploy.backends import Backends
@@ -44,6 +44,19 @@ class Three(FlowSpec):
     def same(self):
         self.next(self.end)
 
+    @step
+    def end(self):
+        pass
+
+
+class Split(FlowSpec):
+    @pypi(packages={"six": "1.16.0"})
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @container
+    @pypi(packages={"six": "1.16.0"})
     @step
     def end(self):
         pass
@@ -370,6 +383,15 @@ def test_local_steps_need_no_registry_again(deploy, world, kept):
     assert deploy(Three, **chosen)[1].interpreters
     assert len(kept.asked) == asked
     assert len(world.resolver.resolved) == 1
+
+
+def test_steps_of_one_flow_have_locks_of_one_day(deploy, world, kept):
+    """Where some steps run elsewhere, those that run here take the registry's locks, and not what was seen of them once."""
+    chosen = {"METAFLOW_PREBUILT_IMAGE_REGISTRY": "site"}
+    deploy(Three, **chosen)
+    asked = len(kept.asked)
+    deploy(Split, **chosen)
+    assert kept.asked[asked:].count("get") == 2  # for the image, and for the step that runs here
 
 
 def test_an_unreachable_registry_is_not_an_empty_one(deploy, world, kept):

@@ -55,15 +55,19 @@ class FolderDocuments:
 class LocalFirstDocuments:
     """Documents of another place, of which this machine keeps what it has seen: that is read without asking there.
 
-    For work that needs no registry. Somebody else's newer document is not seen until this machine makes a new one itself.
+    For work that needs no registry. Somebody else's newer document is not seen until this machine asks again, or makes one itself.
+
+    Attributes:
+        asks: Whether the other place is asked all the same: work that reaches it anyway shall agree with what it has.
     """
 
     near: DocumentStore
     far: DocumentStore
+    asks: bool = False
 
     def get(self, name: str) -> bytes | None:
         """Return the document that is kept here, or else the other place's."""
-        kept = self.near.get(name)
+        kept = None if self.asks else self.near.get(name)
         if kept is None:
             kept = self.far.get(name)
             if kept is not None:

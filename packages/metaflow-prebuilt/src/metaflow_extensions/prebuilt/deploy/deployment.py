@@ -124,7 +124,9 @@ class Deployment:
             elif step.name in pinned:
                 step.compute.attributes["image"] = pinned[step.name]  # type: ignore[union-attr]
         images = {name: image.reference for name, image in baked.items()} | pinned
-        return Deployed(images=images, interpreters=self._make_environments(here, documents.local_first()))
+        # The steps of one flow agree: where some run elsewhere, those that run here have the registry's locks of today, too.
+        interpreters = self._make_environments(here, documents.local_first(asks=bool(elsewhere)))
+        return Deployed(images=images, interpreters=interpreters)
 
     def _backends(self, elsewhere: Sequence[StepToDeploy]) -> Backends | None:
         """Return builder and registry if images are to be baked, or if locks have a chosen place to be kept at."""

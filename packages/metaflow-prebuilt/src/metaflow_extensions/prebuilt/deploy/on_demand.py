@@ -58,11 +58,12 @@ class DocumentsOnDemand:
         """Keep the document; where the registry does not let us, say that it is not shared."""
         self._documents.put(name, data)
 
-    def local_first(self) -> DocumentStore:
-        """Return the same for steps that run here: with what this machine has seen before, they need no registry."""
+    def local_first(self, *, asks: bool = False) -> DocumentStore:
+        """Return the same for what runs here: with what this machine has seen before, it needs no registry, unless it `asks`."""
         if self.backends is None:
             return self
-        return LocalFirstDocuments(near=local_documents(self.settings, registry_identity(self.settings)), far=self)
+        near = local_documents(self.settings, registry_identity(self.settings))
+        return LocalFirstDocuments(near=near, far=self, asks=asks)
 
     @cached_property
     def _documents(self) -> DocumentStore:
