@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prebuilt.buildx.config import BuildxConfig
-from prebuilt.buildx.instance import BuilderInstance, find_instance
+from prebuilt.buildx.instance import BuilderInstance, BuilderNode, find_instance
 from prebuilt.core.errors import EngineError, SettingError
 from prebuilt.core.settings import Settings
 
@@ -140,3 +140,21 @@ def test_fields_with_commas_are_quoted() -> None:
     from prebuilt.buildx.command import _comma_separated
 
     assert _comma_separated(("a=b", "c=d,e", 'f="g"')) == 'a=b,"c=d,e","f=""g"""'
+
+
+@pytest.mark.parametrize(
+    ("driver", "version", "lacks"),
+    [
+        ("docker", "v0.26.2", "layers are gzip"),
+        ("docker-container", "v0.12.5", "another digest"),
+        ("docker-container", "v0.13.0", ""),
+        ("docker-container", "v0.0.0+unknown", ""),
+        ("docker-container", "", ""),
+    ],
+)
+def test_shortcomings(driver: str, version: str, lacks: str) -> None:
+    """What a builder cannot do is known by its driver and its version; a build from source has none, and is new."""
+    instance = BuilderInstance(docker="docker", name="x", driver=driver, nodes=(BuilderNode(buildkit=version),))
+    assert lacks in instance.shortcomings
+    assert bool(lacks) is bool(instance.shortcomings)
+    assert instance.form == "buildkit"

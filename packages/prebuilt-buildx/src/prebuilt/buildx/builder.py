@@ -103,8 +103,8 @@ class BuildxBuildService(DockerBuildService):
         build = BuildxBuild.to(reference)
         config, instance = self._find()
         with self._lock:
-            if not (self._has_told or instance.is_reproducible):
-                note(f"buildx's builder {instance} keeps times in layers: what is built anew has another digest")
+            if instance.shortcomings and not self._has_told:
+                note(f"with buildx's builder {instance}, {instance.shortcomings}")
             self._has_told = True
         return BuildxRun(build=build, instance=instance, config=config)
 

@@ -61,14 +61,31 @@ class BuilderInstance:
         return self.driver != "docker" and self._is_since(_OLDEST_REPRODUCIBLE)
 
     @property
+    def shortcomings(self) -> str:
+        """What its images lack, for people; empty where they lack nothing."""
+        if self.driver == "docker":
+            return (
+                "layers are gzip, what is built anew has another digest, there is no cache in a registry, and the image stays in"
+                " the engine"
+            )
+        return (
+            ""
+            if self.is_reproducible
+            else "what is built anew has another digest, since layers have the time of building"
+        )
+
+    @property
     def form(self) -> DockerfileForm:
         """What Dockerfiles it knows: BuildKits before 0.10, as engines before 23 have them, know the plain form only."""
         return "buildkit" if self._is_since(_OLDEST_LINKING) else "plain"
 
     def _is_since(self, oldest: tuple[int, int]) -> bool:
-        """Return whether all daemons whose version is known are of `oldest` or newer; those that have yet to start are new."""
+        """Return whether all daemons whose version is known are of `oldest` or newer; those that have yet to start are new.
+
+        So are builds from source, whose version is 0.0.0.
+        """
         versions = [_version(node.buildkit) for node in self.nodes]
-        return all(version >= oldest for version in versions if version)
+        return all(version >= oldest for version in versions if version and version > (0, 0))
 
     def __str__(self) -> str:
         """Return the name and the driver."""
