@@ -388,6 +388,13 @@ def docker_current() -> Iterator[Docker]:
 
 
 @pytest.fixture(scope="session")
+def docker_containerd() -> Iterator[Docker]:
+    """A Docker Engine of the current release whose images are containerd's, and whose containers use the machine's network."""
+    with wanted_engine(), docker_engine("current", buildx=True, containerd_images=True) as docker:
+        yield docker
+
+
+@pytest.fixture(scope="session")
 def docker_bridged() -> Iterator[Docker]:
     """A Docker Engine of the current release, whose containers are on a bridge."""
     with wanted_engine(), docker_engine("current", bridge=True, buildx=True) as docker:

@@ -328,6 +328,19 @@ def test_builds_and_pushes(bench: Bench, platform: str) -> None:
     assert any("runs on x86_64" in text for text in progress.texts) or not HOST_IS_AMD64
 
 
+def test_classic_builder_beside_containerds_images(
+    docker_containerd: Docker, registry_host: str, base_repository: str, tmp_path: Path
+) -> None:
+    """An engine that keeps images as new ones of release 29 do is used without a docker command, too."""
+    for bench in _checked(docker_containerd, "classic", registry_host, base_repository, tmp_path):
+        for platform in PLATFORMS:
+            request = bench.request(platform=platform)
+            built = bench.service().build(request, RecordingProgress())
+            repository, _, tag = request.reference.rpartition(":")
+            assert built == open_repository(repository).resolve(tag)
+            assert inspect_image(open_repository(repository), tag).config.data["architecture"] == platform.split("/")[1]
+
+
 def test_says_once_which_builder_and_why(bench: Bench) -> None:
     """One line names the builder and the reason; a second image does not repeat it."""
     service, progress = bench.service(), RecordingProgress()

@@ -183,6 +183,12 @@ def test_pushed_is_described_as_it_is_served(engine: FakeEngine) -> None:
     ]
 
 
+def test_digest_that_is_said_in_words_alone(engine: FakeEngine) -> None:
+    """Engines whose images are containerd's name it in their last line, and nowhere else."""
+    engine.pushes = [PUSHED[:-1]]
+    assert engine.push().push() == Descriptor.from_json(SERVED)
+
+
 @pytest.mark.parametrize("reason", ["the engine says no digest", "the engine cannot describe"])
 def test_what_is_not_known_is_not_claimed(engine: FakeEngine, reason: str) -> None:
     """An engine that does not say the digest, or cannot ask the registry, gives no descriptor, and no error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +33,8 @@ _DISTURBED = (
     "digest invalid",
     "blob unknown to registry",
 )
+
+_PUSHED = re.compile(r"\S+: digest: (sha256:[0-9a-f]{64}) size: \d+")
 
 _log = logging.getLogger(__name__)
 
@@ -135,9 +138,7 @@ class ImagePush:
         for event in events:
             failure = failure or failure_of(event)
             sent.see(event)
-            aux = event.get("aux")
-            if isinstance(aux, dict) and aux.get("Digest"):
-                digest = str(aux["Digest"])
+            digest = _pushed_digest(event) or digest
         if failure:
             raise push_failure(str(self.reference), failure)
         return digest
@@ -154,6 +155,15 @@ class ImagePush:
         except (docker.errors.DockerException, requests.RequestException, KeyError, InvalidValueError) as error:
             _log.debug("the engine cannot describe %s: %s", name, error)
             return None
+
+
+def _pushed_digest(event: Event) -> str | None:
+    """Return the digest of the manifest that was pushed; an engine whose images are containerd's says it in words alone."""
+    aux = event.get("aux")
+    if isinstance(aux, dict) and aux.get("Digest"):
+        return str(aux["Digest"])
+    said = _PUSHED.fullmatch(str(event.get("status", "")))
+    return said[1] if said else None
 
 
 class _Sent:

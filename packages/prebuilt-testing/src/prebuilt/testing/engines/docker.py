@@ -80,6 +80,8 @@ def docker_engine(
     bridge: bool = False,
     buildx: bool = False,
     environ: Mapping[str, str] | None = None,
+    containerd_images: bool = False,
+    disk_bytes: int | None = None,
 ) -> Iterator[Docker]:
     """Give a Docker Engine without images and containers, for the time of the body. Needs root.
 
@@ -91,6 +93,8 @@ def docker_engine(
         bridge: Whether containers get a network of their own.
         buildx: Whether the command line has the plugin ``buildx``.
         environ: What the daemon's environment has beside ours: a proxy, authorities to trust.
+        containerd_images: Whether containerd keeps its images, as new engines of release 29 have it, in place of the daemon.
+        disk_bytes: Of a disk of its own, in memory, for all that it keeps; None for the machine's.
 
     Raises:
         EngineError: A program is missing, this process is not root, or the daemon did not start.
@@ -102,6 +106,9 @@ def docker_engine(
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix="prebuilt-docker-", ignore_cleanup_errors=True))
         folder = Path(name)
         stack.callback(_unmount, folder)
+        if disk_bytes is not None:
+            (folder / "data").mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={disk_bytes}", "tmpfs", folder / "data"], check=True)
         own = stack.enter_context(network_bridge()) if bridge else None
         client = Docker(
             host=f"unix://{folder}/docker.sock",
@@ -112,7 +119,7 @@ def docker_engine(
         )
         stack.enter_context(
             running(
-                _command(programs, folder, client),
+                _command(programs, folder, client, containerd_images=containerd_images),
                 log=folder / "log",
                 ready=lambda: bool(_version(client)),
                 environ={**_environ(programs, folder), **(environ or {})},
@@ -143,10 +150,11 @@ def daemonless_docker(folder: Path) -> Docker:
     )
 
 
-def _command(programs: DockerRelease, folder: Path, client: Docker) -> list[str]:
+def _command(programs: DockerRelease, folder: Path, client: Docker, *, containerd_images: bool) -> list[str]:
     config = {
         "runtimes": {"fitting": {"path": str(fitting_runtime(folder, programs.runc))}},
         "default-runtime": "fitting",
+        **({"features": {"containerd-snapshotter": True}} if containerd_images else {}),
     }
     (folder / "daemon.json").write_text(json.dumps(config), encoding="utf-8")
     return [
