@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,25 @@ class TestBuildxBuildService(BuilderContract):
     is_reproducible = True
     returns_descriptor = True
     takes_credentials = True
+    _daemon: BuildKit
+    _docker: Docker
+
+    @pytest.fixture(autouse=True)
+    def _asked(self, buildkit: BuildKit, docker_current: Docker) -> None:
+        self._daemon, self._docker = buildkit, docker_current
+
+    def leftovers(self) -> list[str]:
+        """Return containers and images of the engine here, which has no part in a build on a remote BuildKit."""
+        return [
+            each
+            for kind in (("ps", "--all"), ("images", "--all"))
+            for each in self._docker.ask(*kind, "--quiet").split()
+        ]
+
+    def forget(self) -> None:
+        """Empty the daemon's cache."""
+        command = [self._daemon.buildctl, "--addr", self._daemon.address, "prune", "--all"]
+        subprocess.run(command, check=True, capture_output=True)
 
     @pytest.fixture
     def new_builder(

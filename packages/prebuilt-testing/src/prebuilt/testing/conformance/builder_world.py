@@ -68,6 +68,9 @@ class BuilderWorld:
         """Return what an engine holds of earlier builds that it should not: containers, images, jobs, uploads."""
         return ()
 
+    def forget(self) -> None:
+        """Empty the caches of the engine behind the builder, for builds that must be equal whatever was built before."""
+
     @pytest.fixture
     def index(self) -> Iterator[PackageIndex]:
         """Return the index that serves the wheels."""
