@@ -42,7 +42,7 @@ from prebuilt.docker import LocalDockerBuildService
 from prebuilt.oci.open import open_repository
 from prebuilt.testing.base_image import push_base_image
 from prebuilt.testing.conformance.materials import RecordingProgress
-from prebuilt.testing.engines.docker import Docker
+from prebuilt.testing.engines.docker import Docker, docker_engine
 from prebuilt.testing.engines.process import EngineError, running
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import subtree
@@ -604,3 +604,37 @@ def test_proxies_are_arguments(bench: Bench) -> None:
     assert service.build_and_push(dockerfile, {}, tag, {}, lambda *_, **__: None, "linux/amd64")
     report = inspect_image(open_repository(tag.rpartition(":")[0]), "tag")
     assert "s3cret" not in str(report.config.data)
+
+
+@pytest.fixture(scope="module")
+def docker_with_a_small_disk() -> Iterator[Docker]:
+    """An engine with 24 MB for all that it keeps."""
+    with wanted_engine(), docker_engine("current", buildx=True, disk_bytes=24_000_000) as docker:
+        yield docker
+
+
+@pytest.mark.parametrize("builder", ["classic", "buildkit"])
+@pytest.mark.parametrize("work", ["build", "pull"])
+def test_engine_with_a_full_disk(
+    builder: str,
+    work: str,
+    docker_with_a_small_disk: Docker,
+    registry_host: str,
+    base_repository: str,
+    tmp_path: Path,
+) -> None:
+    """A disk that is full while an image is built, or its base is pulled, is known by what the engine says."""
+    bench = Bench(
+        docker=docker_with_a_small_disk,
+        builder=builder,
+        registry=registry_host,
+        base_repository=base_repository,
+        temporary=tmp_path,
+    )
+    base = "scratch" if work == "build" else f"{base_repository}:base"
+    context = {"large": os.urandom(30_000_000)} if work == "build" else {"large": b"x"}
+    said: list[str] = []
+    dockerfile, tag = f"FROM {base}\nCOPY large /\n", f"{registry_host}/full:tag"
+    assert not bench.service().build_and_push(dockerfile, context, tag, {}, lambda text, **_: said.append(text))
+    assert "the engine's disk is full" in said[-1]
+    assert "docker system prune" in said[-1]
