@@ -20,6 +20,7 @@ import pytest
 from prebuilt.core.bake import BakedImage, Baker, StepImage
 from prebuilt.core.build_service import DockerBuildService
 from prebuilt.core.documents import FolderDocuments
+from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.lock import Lock
 from prebuilt.core.locks import Locks
 from prebuilt.core.platforms import Platform
@@ -271,14 +272,26 @@ class Deployer:
         return Settings({**kept, **own, **self.variables}, {})
 
     def bake(
-        self, builder: DockerBuildService, name: str, *, platform: Platform | None = None, **asked: Any
+        self,
+        builder: DockerBuildService,
+        name: str,
+        *,
+        platform: Platform | None = None,
+        registry: ImageRegistry | None = None,
+        **asked: Any,
     ) -> BakedImage:
-        """Return the image of an environment, in a repository of its own."""
-        [image] = self.bake_all(builder, name, platforms=(platform or Platform.host(),), **asked)
+        """Return the image of an environment, in a repository of its own, or in somebody's `registry`."""
+        [image] = self.bake_all(builder, name, platforms=(platform or Platform.host(),), registry=registry, **asked)
         return image
 
     def bake_all(
-        self, builder: DockerBuildService, name: str, *, platforms: Sequence[Platform], **asked: Any
+        self,
+        builder: DockerBuildService,
+        name: str,
+        *,
+        platforms: Sequence[Platform],
+        registry: ImageRegistry | None = None,
+        **asked: Any,
     ) -> list[BakedImage]:
         """Return the images of an environment for several platforms, as one deploy bakes them."""
         progress = LineProgress(self.said.append)
@@ -287,7 +300,7 @@ class Deployer:
         baker = Baker(
             resolver=resolver,
             bases=BaseImageLookup(self.settings, documents, FolderDocuments(self.folder / "facts")),
-            registry=RepositoryRegistry(f"{self.host}/{name}", settings=self.settings),
+            registry=registry or RepositoryRegistry(f"{self.host}/{name}", settings=self.settings),
             builder=builder,
             documents=documents,
             progress=progress,

@@ -35,6 +35,7 @@ from prebuilt.testing.engines.buildkit import BuildKit
 from prebuilt.testing.engines.docker import Docker
 from prebuilt.testing.image_tree import Tree, subtree, tree_differences
 from prebuilt.testing.installed_wheel import installed_wheel
+from prebuilt.testing.python_index import make_sdist
 from prebuilt.testing.validate import inspect_image
 
 KINDS = ["pypi", "conda", "mixed"]
@@ -307,3 +308,17 @@ def test_a_changed_package_leaves_the_other_layers_of_the_engines_buildkit(
 ) -> None:
     """What the engine has cached is used, and is pushed as it was."""
     assert_one_layer_differs(service_of(deployer, docker_current, "buildkit"), deployer, "changed/engine")
+
+
+@pytest.mark.docker
+def test_a_package_that_was_built_here_is_in_the_image(
+    deployer: Deployer, native: NativeBuilder, docker_current: Docker, pantry: Any, tmp_path: Path
+) -> None:
+    """An sdist's wheel was built when it was locked, and travels: the image is the native one."""
+    pantry.index.add(make_sdist(tmp_path, "crafted", "1.0"))
+    requirements = deployer.requirements("pypi", AMD64, pypi={"crafted": "", "talker": ""})
+    image = deployer.bake(service_of(deployer, docker_current, "buildkit"), requirements, "sdists/docker")
+    assert any(path.endswith("/crafted.py") for path in tree_of(image))
+    [built_here] = [package for package in image.spec.lock.packages if package.name == "crafted"]
+    assert built_here.url == ""
+    assert_same_files(deployer.bake(native, requirements, "sdists/native"), image)
