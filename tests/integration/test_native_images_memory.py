@@ -28,7 +28,7 @@ def test_memory_is_bounded(tmp_path: Path, make_bakery: Callable[..., Any], pant
         pantry.add_wheel(name, size_bytes=30_000_000, compressed=False)
     with wanted_engine(), distribution_registry(tmp_path / "registry") as host:
         bakery = make_bakery(tmp_path / "machine", f"{host}/large")
-        process = bakery.start(pypi=dict.fromkeys(packages, "1.0"), indexes=[pantry.index.url])
+        process = bakery.start(pypi=dict.fromkeys(packages, "1.0"), index=pantry.index.url)
         memory = PeakMemory(process.pid)
         try:
             image = bakery.finish(process)
