@@ -11,10 +11,12 @@ from metaflow import FlowSpec, container, pypi, step
 
 from metaflow_extensions.prebuilt.deploy import deployment as deployment_module
 from metaflow_extensions.prebuilt.deploy.backends import Backends
+from metaflow_extensions.prebuilt.deploy.container_images import by_digest
 from metaflow_extensions.prebuilt.deploy.deployment import Deployment, StepToDeploy, set_image
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
 from metaflow_extensions.prebuilt.deploy.local_environments import LocalEnvironments
 from metaflow_extensions.prebuilt.plugins.conda.asked import PrebuiltEnvironmentException, asked_of, compute_of
+from prebuilt.core.bake import BakedImage
 from prebuilt.core.build_service import DockerBuildService
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.documents import FolderDocuments
@@ -418,6 +420,14 @@ def test_who_may_only_pull_is_told_that_nothing_is_shared(deploy, world, kept, r
     deploy(Three, *specs, METAFLOW_PREBUILT_IMAGE_REGISTRY="site")
     (line,) = [line for line in world.lines if "not shared" in line]
     assert "registry.example" in line
+
+
+def test_a_digest_that_only_the_builder_knows_is_taken_as_it_is():
+    """What has a digest is not asked for one, whether the registry shows it or not."""
+    reference, said = f"registry.example/images@{DIGEST}", []
+    image = BakedImage(reference=reference, descriptor=None, spec=None, pull_config={}, reused=False)
+    assert by_digest({"start": image}, Settings({}, {}), said.append) == {"start": image}
+    assert said == []
 
 
 def test_others_are_left_alone():

@@ -18,8 +18,8 @@ def by_digest(
     Asked is with what Docker's configuration has, as it is when the task starts. Where there is no answer a tag stays one, and the user
     is told: an engine with logins of its own can run it.
     """
-    tags = {image.reference for image in images.values() if image.descriptor is None}
-    references = {tag: _resolved(tag, settings, note) for tag in sorted(tags)}
+    unknown = {image.reference for image in images.values() if image.descriptor is None}
+    references = {reference: _resolved(reference, settings, note) for reference in sorted(unknown)}
     return {
         step: replace(image, reference=references.get(image.reference, image.reference))
         for step, image in images.items()
@@ -31,6 +31,8 @@ def _resolved(tag: str, settings: Settings, note: Callable[[str], None]) -> str:
     from prebuilt.oci.reference import parse_reference
 
     parsed = parse_reference(tag)
+    if parsed.digest is not None:  # a builder may know the digest, and no more, of what the registry does not show
+        return tag
     try:
         there = open_repository(parsed.repository, settings=settings).resolve(parsed.identifier)
     except RegistryError as error:
