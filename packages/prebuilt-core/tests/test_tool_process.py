@@ -116,7 +116,7 @@ def test_cancelled_command_stops(script: str, monkeypatch: pytest.MonkeyPatch) -
 
     began_s = time.monotonic()
     with pytest.raises(CancelledError):
-        run_tool(_sh(f"echo $$; {script}"), output=hear, cancellation=cancellation)
+        run_tool(_sh(f"echo $$; {script}"), output=hear, check=cancellation.check)
     assert time.monotonic() - began_s < 40
     assert _within(30, lambda: not _is_alive(pids[0]))
 
@@ -126,7 +126,7 @@ def test_cancelled_before_it_starts(tmp_path: Path) -> None:
     cancellation = Cancellation()
     cancellation.cancel()
     with pytest.raises(CancelledError):
-        run_tool(["touch", str(tmp_path / "made")], output=print, cancellation=cancellation)
+        run_tool(["touch", str(tmp_path / "made")], output=print, check=cancellation.check)
     assert not (tmp_path / "made").exists()
 
 

@@ -60,7 +60,7 @@ class BuildxRun:
                 output=output,
                 stdin=context_archive(dockerfile, context),
                 environ=environ,
-                cancellation=self.cancellation,
+                check=self.cancellation.check,
                 timeout_s=self.config.timeout_s,
                 remove=[scratch],
             )

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import EngineError
 
-_LOOK_S = 0.1  # how soon a cancellation is seen
+_LOOK_S = 0.1  # how soon it is seen that it should stop
 _PATIENCE_S = 10.0  # for a command that was asked to stop: it tells its daemon, which stops its steps
 _LINE_CHARS = 16_384
 
@@ -80,7 +79,6 @@ def run_tool(
     errors: Callable[[str], None] | None = None,
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
-    cancellation: Cancellation | None = None,
     check: Callable[[], None] = lambda: None,
     timeout_s: float | None = None,
     remove: Sequence[Path] = (),
@@ -98,29 +96,21 @@ def run_tool(
         stdin: Chunks that it is fed.
         environ: Its environment; None for ours.
         folder: Where it runs; None for where we do.
-        cancellation: Stops it.
-        check: Called now and then; raises to stop it, for a caller who has no cancellation.
+        check: Called before it starts, and several times a second meanwhile; raises to stop it.
         timeout_s: How long it may take; None for ever.
         remove: Folders that are removed should this process be killed meanwhile; otherwise that is the caller's.
 
     Raises:
-        CancelledError: It was stopped by `cancellation`.
         EngineError: It cannot be run.
         Exception: What `stdin`, `output`, `errors` or `check` raised.
     """
-    cancellation = cancellation or Cancellation()
-
-    def look() -> None:
-        cancellation.check()
-        check()
-
-    look()
+    check()
     with _started(command, environ, folder, remove, apart=errors is not None) as process:
         works = [_Work(lambda: _feed(process, stdin)), _Work(lambda: _read(process.stdout, output))]
         if errors is not None:
             works.append(_Work(lambda: _read(process.stderr, errors)))
         try:
-            in_time = _wait(process, works, look, timeout_s)
+            in_time = _wait(process, works, check, timeout_s)
         finally:
             _stop(process)
             works[0].join()
@@ -233,7 +223,7 @@ def _read(stream: IO[bytes] | None, output: Callable[[str], None]) -> None:
 
 
 def _wait(
-    process: subprocess.Popen[bytes], works: Iterable[_Work], look: Callable[[], None], timeout_s: float | None
+    process: subprocess.Popen[bytes], works: Iterable[_Work], check: Callable[[], None], timeout_s: float | None
 ) -> bool:
     """Wait for the end, or for a reason to stop; return whether there was time."""
     deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -241,7 +231,7 @@ def _wait(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_LOOK_S)
             return True
-        look()
+        check()
         if any(work.error is not None for work in works):
             return True
         if deadline_s is not None and time.monotonic() > deadline_s:

@@ -66,7 +66,7 @@ class BuildKitCommand:
                 output=output,
                 stdin=build.archive(),
                 environ={**self._environ(build, scratch), **build.arguments},
-                cancellation=build.limits.cancellation,
+                check=build.limits.cancellation.check,
                 timeout_s=build.limits.left_s,
                 remove=[scratch],
             )
