@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
+from prebuilt.core.storage import scratch_folder
 from prebuilt.lock.authorities import trusting
 from prebuilt.lock.condarc import Condarc
 from prebuilt.lock.url_credentials import all_from_netrc
@@ -75,8 +75,8 @@ def _logins_of(config: Config, logins: Mapping[str, Credentials]) -> Iterator[No
     for path in reversed(authentication_files(config, os.environ, Path.home())):
         known |= read_authentication(path)
     known |= {host: _basic(login) for host, login in logins.items()}
-    with tempfile.TemporaryDirectory(prefix="prebuilt-login-") as folder:  # nobody else may look into it
-        path = Path(folder) / "credentials.json"
+    with scratch_folder("prebuilt-login-") as folder:  # nobody else may look into it
+        path = folder / "credentials.json"
         path.write_text(json.dumps(known), encoding="utf-8")
         config.set("authentication-override-file", str(path))
         yield

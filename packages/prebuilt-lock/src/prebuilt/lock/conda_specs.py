@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prebuilt.core.errors import ResolveError, SettingError
 from prebuilt.core.requirements import Target
+from prebuilt.core.storage import storage_errors
 from prebuilt.lock.targets import MACOS, glibc_of
 
 if TYPE_CHECKING:
@@ -107,11 +108,13 @@ def host_cuda(cache: Path) -> str | None:
 
     Raises:
         SettingError: ``CONDA_OVERRIDE_CUDA`` is no version.
+        StorageError: The cache is not writable.
     """
     from rattler import VirtualPackage, VirtualPackageOverrides
     from rattler.exceptions import DetectVirtualPackageError
 
-    cache.mkdir(parents=True, exist_ok=True)
+    with storage_errors("keep what is known of this machine", cache):
+        cache.mkdir(parents=True, exist_ok=True)
     try:
         found = VirtualPackage.detect(VirtualPackageOverrides.from_env(), cache)
     except DetectVirtualPackageError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from packaging.utils import parse_wheel_filename
 
 from prebuilt.core.errors import ResolveError, without_credentials
 from prebuilt.core.lock import Wheel
+from prebuilt.core.storage import scratch_folder
 from prebuilt.core.url_secrets import remembered_credentials
 from prebuilt.lock.beside import beside
 from prebuilt.lock.conda_distributions import CondaDistribution
@@ -95,9 +95,9 @@ class PypiSolver:
     ) -> list[PylockPackage]:
         if not specs:
             return []
-        with tempfile.TemporaryDirectory(prefix="prebuilt-resolve-") as folder:
-            urls = {spec.name: spec.url for spec in direct if spec.url} | write_stubs(brought, Path(folder))
-            constraints = Path(folder) / "constraints.txt"
+        with scratch_folder("prebuilt-resolve-") as folder:
+            urls = {spec.name: spec.url for spec in direct if spec.url} | write_stubs(brought, folder)
+            constraints = folder / "constraints.txt"
             constraints.write_text(
                 "".join(f"{name} @ {_authorized(url, url)}\n" for name, url in urls.items()), encoding="utf-8"
             )

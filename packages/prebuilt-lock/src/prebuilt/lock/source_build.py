@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from packaging.utils import parse_wheel_filename
 
 from prebuilt.core.errors import ResolveError, without_credentials
 from prebuilt.core.lock import Wheel
+from prebuilt.core.storage import scratch_folder
 from prebuilt.core.tool_process import run_tool
 from prebuilt.core.url_secrets import remembered_credentials
 from prebuilt.lock.download import Check
@@ -49,12 +49,12 @@ class SourceBuilder:
             DigestMismatchError: The source is not what the index says.
         """
         title = " ".join(filter(None, (package.name, package.version)))
-        with tempfile.TemporaryDirectory(prefix="prebuilt-build-") as folder:
-            source = self._source(package, Path(folder), title)
+        with scratch_folder("prebuilt-build-") as folder:
+            source = self._source(package, folder, title)
             why = needs_compiler(source)
             if why is not None:
                 raise _needs_compiling(title, target, why)
-            wheel = self._build(source, Path(folder) / "out", title, target)
+            wheel = self._build(source, folder / "out", title, target)
             _, _, _, tags = parse_wheel_filename(wheel.name)
             if any(tag.platform != "any" for tag in tags) or target.rank(wheel.name) is None:
                 raise _needs_compiling(title, target, f"here it gave {wheel.name}")
