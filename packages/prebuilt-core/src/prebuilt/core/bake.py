@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from prebuilt.core.build_service import BuildRequest, Cancellation, DockerBuildService, Interpreters
@@ -56,7 +56,7 @@ class BakedImage:
 
     Attributes:
         reference: What to pull: ``repository@sha256:…``, or the tag where the digest cannot be known.
-        descriptor: Of its manifest; None where the registry cannot be asked, and the builder does not know it.
+        descriptor: Of its manifest; None where the registry cannot be asked, and the builder knows its digest at most.
         spec: What it was built from.
         pull_config: Attributes for the compute decorator.
         reused: Whether it was there already.
@@ -109,7 +109,7 @@ class Baker:
         wanted = {step.step: step.requirements.on(bases[places[step.step]]) for step in steps}
         by_req_id = {requirements.req_id: requirements for requirements in wanted.values()}
         kept = Locks(
-            resolver=_PreparedResolver(resolver=self.resolver, builder=self.builder),
+            resolver=_PreparedResolver(self.resolver, self.builder),
             documents=self.documents,
             progress=self.progress,
             refresh=self.refresh,
@@ -274,24 +274,23 @@ class Baker:
         return {key: future.result() for future, key in futures.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
 class _PreparedResolver:
     """Resolves once the builder has said that it can build: who resolves anew, which takes long, is likely to build.
 
     Where all locks are kept the builder is not asked.
     """
 
-    resolver: Resolver
-    builder: DockerBuildService
-    _asked: list[bool] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, resolver: Resolver, builder: DockerBuildService) -> None:
+        self._resolver, self._builder = resolver, builder
+        self._lock = threading.Lock()
+        self._is_prepared = False
 
     def resolve(self, requirements: Requirements, *, check: Callable[[], None] = lambda: None) -> Lock:
         with self._lock:
-            if not self._asked:
-                called(self.builder.prepare)
-                self._asked.append(True)
-        return self.resolver.resolve(requirements, check=check)
+            if not self._is_prepared:
+                called(self._builder.prepare)
+                self._is_prepared = True
+        return self._resolver.resolve(requirements, check=check)
 
 
 def _asks_otherwise(registry: ImageRegistry) -> bool:

@@ -114,9 +114,8 @@ class ContainerTask:
                 cpus=self.cpus,
                 gpus=self.gpus,
             )
-            launch = select_engine(Settings.load()).prepare(
-                run
-            )  # on a cluster, too, time counts from when the image is there
+            # On a cluster, too, time counts from when the image is there.
+            launch = select_engine(Settings.load()).prepare(run)
             try:
                 with _time_limit(self.time_limit_s + _GRACE_S):
                     return run_to_end(launch)

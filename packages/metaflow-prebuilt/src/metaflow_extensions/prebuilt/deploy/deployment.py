@@ -10,12 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from metaflow_extensions.prebuilt.deploy.backends import (
-    IMAGE_REGISTRY,
-    Backends,
-    choose_backends,
-    registry_is_chosen,
-)
+from metaflow_extensions.prebuilt.deploy.backends import IMAGE_REGISTRY, Backends, choose_backends, registry_is_chosen
 from metaflow_extensions.prebuilt.deploy.base_image import base_image, displacing_setting
 from metaflow_extensions.prebuilt.deploy.container_images import by_digest
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
