@@ -11,8 +11,9 @@ from typing import Any
 
 from prebuilt.core.errors import SettingError
 
-_FALSE = {"", "0", "false", "no", "off"}
-_TRUE = {"1", "true", "yes", "on"}
+OFF = frozenset({"", "0", "false", "no", "off"})
+ON = frozenset({"1", "true", "yes", "on"})
+"""Words of switches, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,9 @@ class Settings:
         value = self.get(name)
         if value is None:
             return default
-        if value.lower() not in _TRUE | _FALSE:
+        if value.lower() not in ON | OFF:
             raise SettingError(f"METAFLOW_{name}", reason=f"{value!r} is neither on nor off", remedy="set it to 1 or 0")
-        return value.lower() in _TRUE
+        return value.lower() in ON
 
     def positive_int(self, name: str, *, default: int) -> int:
         """Return a whole number above 0."""

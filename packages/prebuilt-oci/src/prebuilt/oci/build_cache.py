@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from prebuilt.core.errors import InvalidValueError, SettingError
-from prebuilt.core.settings import Settings
+from prebuilt.core.settings import OFF, ON, Settings
 from prebuilt.oci.reference import is_layout, parse_reference
 
 BESIDE_IMAGES: Literal["on"] = "on"
 """The cache is in the repository of the images."""
-
-_ON, _OFF = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 def cache_setting(settings: Settings, name: str, *, default: str | None = None, takes_tag: bool = True) -> str | None:
@@ -29,9 +27,9 @@ def cache_setting(settings: Settings, name: str, *, default: str | None = None, 
     value = settings.get(name)
     if not value:
         return default
-    if value.lower() in _ON:
+    if value.lower() in ON:
         return BESIDE_IMAGES
-    if value.lower() in _OFF:
+    if value.lower() in OFF:
         return None
     if not _is_place(value, takes_tag=takes_tag):
         form = "host/repository[:tag]" if takes_tag else "host/repository"
