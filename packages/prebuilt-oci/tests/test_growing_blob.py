@@ -51,7 +51,7 @@ def test_nobody_waits_for_what_will_not_come(tmp_path: Path) -> None:
             waiting = [threads.submit(wait) for wait in (blob.wait_for_some, blob.wait_for_all)]
             blob.write(b"one")
             waiting.append(threads.submit(lambda: list(blob.pieces())))
-        assert waiting[0].result() is None
+            assert waiting[0].result() is None
         for each in waiting[1:]:
             with pytest.raises(CancelledError, match="not finished"):
                 each.result()
