@@ -76,7 +76,7 @@ def _run(
         ("__name__", "build", "--push", "--tag", reference, *options, "-"),
         stdin=context_archive(dockerfile, context),
         output=output,
-        cancellation=cancellation,
+        check=cancellation.check,
         timeout_s=_TIMEOUT_S,
     )
 
