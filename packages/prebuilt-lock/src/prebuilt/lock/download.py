@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
-from prebuilt.core.errors import DigestMismatchError, without_credentials
+from prebuilt.core.errors import DigestMismatchError, StorageError, without_credentials
 from prebuilt.core.lock import LockedPackage
 from prebuilt.core.storage import storage_errors
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 Advance = Callable[[int], None]
 """Told how many bytes more have come; a negative number when a download starts over."""
@@ -38,6 +41,31 @@ class TransientError(Exception):
         self.retry_after_s = retry_after_s
 
 
+class _HashedFile(io.FileIO):
+    """A new file, and the hash of what was written to it. Raises :class:`StorageError` where the disk is full."""
+
+    def __init__(self, handle: int, tried: str, path: Path) -> None:
+        super().__init__(handle, "w")
+        self._tried, self._path = tried, path
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def write(self, data: ReadableBuffer) -> int:
+        with storage_errors(self._tried, self._path.parent):
+            written = super().write(data)
+        self._hash.update(memoryview(data)[:written])
+        return written
+
+    def start_over(self) -> None:
+        with storage_errors(self._tried, self._path.parent):
+            self.seek(0)
+            self.truncate()
+        self._hash = hashlib.sha256()
+
+
 @final
 class Download:
     """A temporary file that fills up. Use it as a context: the file is gone afterwards, unless it was kept."""
@@ -47,21 +75,22 @@ class Download:
         self.package = package
         self._advance = advance
         self.check = check
-        self._hash, self._size, self._is_kept = hashlib.sha256(), 0, False
-        self._gathered = bytearray()
-        with storage_errors(f"download {package.filename}", folder):
+        self._size, self._is_kept = 0, False
+        tried = f"download {package.filename}"
+        with storage_errors(tried, folder):
             folder.mkdir(parents=True, exist_ok=True)
             # Under its own name at the end: rattler tells by it what kind of archive a file is.
             handle, name = tempfile.mkstemp(prefix=f"{package.sha256[:12]}.", suffix=f".{package.filename}", dir=folder)
-            self._file = os.fdopen(handle, "wb")
         self.path = Path(name)
+        self._hashed = _HashedFile(handle, tried, self.path)
+        self._file = io.BufferedWriter(self._hashed, _PIECE_BYTES)
 
     def __enter__(self) -> Download:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            with contextlib.suppress(OSError):  # a full disk once more: what was not flushed is not wanted
+            with contextlib.suppress(StorageError):  # a full disk once more: what was not flushed is not wanted
                 self._file.close()
         finally:
             if not self._is_kept:
@@ -82,19 +111,16 @@ class Download:
         self.check()
         if self._size + len(data) > self.package.size_bytes:
             raise self._mismatch(f"{self.package.size_bytes} bytes", "more")
-        self._gathered += data
+        self._file.write(data)
         self._size += len(data)
         self._advance(len(data))
-        if len(self._gathered) >= _PIECE_BYTES:
-            self._flush()
 
     def start_over(self) -> None:
         """Forget what has come."""
-        self._gathered.clear()
-        self._file.seek(0)
-        self._file.truncate()
+        self._file.flush()
+        self._hashed.start_over()
         self._advance(-self._size)
-        self._hash, self._size = hashlib.sha256(), 0
+        self._size = 0
 
     def verify(self) -> None:
         """Check that everything has come.
@@ -103,11 +129,11 @@ class Download:
             DigestMismatchError: Size or hash differ from the lock.
             StorageError: The disk is full.
         """
-        self._flush()
+        self._file.flush()
         if self._size != self.package.size_bytes:
             raise self._mismatch(f"{self.package.size_bytes} bytes", f"{self._size}")
-        if self._hash.hexdigest() != self.package.sha256:
-            raise self._mismatch(f"sha256:{self.package.sha256}", f"sha256:{self._hash.hexdigest()}")
+        if self._hashed.sha256 != self.package.sha256:
+            raise self._mismatch(f"sha256:{self.package.sha256}", f"sha256:{self._hashed.sha256}")
 
     def keep(self, path: Path) -> None:
         """Move the file to `path`."""
@@ -117,14 +143,6 @@ class Download:
             self.path.chmod(0o644)
             self.path.replace(path)
         self.path, self._is_kept = path, True
-
-    def _flush(self) -> None:
-        """Hash and write what was gathered."""
-        with storage_errors(f"download {self.package.filename}", self.path.parent):
-            self._file.write(self._gathered)
-            self._file.flush()
-        self._hash.update(self._gathered)
-        self._gathered.clear()
 
     def _mismatch(self, expected: str, actual: str) -> DigestMismatchError:
         return digest_mismatch(self.package, expected=expected, actual=actual)
