@@ -18,8 +18,8 @@ import pytest
 from prebuilt.core.errors import CancelledError, InvalidValueError, StorageError
 from prebuilt.core.spec import Compression
 from prebuilt.core.tree import BytesContent, DirectoryEntry, Entry, FileEntry, HardlinkEntry, PathContent, SymlinkEntry
-from prebuilt.oci.compression import decompress
-from prebuilt.oci.layer import LayerMember, WrittenLayer, open_layer_tar, read_layer, write_layer
+from prebuilt.oci.compression import PIECE_BYTES, decompress
+from prebuilt.oci.layer import LayerMember, PieceBuffers, WrittenLayer, open_layer_tar, read_layer, write_layer
 from prebuilt.oci.media_types import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 
 LONG = "opt/" + "/".join(["long" * 20] * 4) + "/name"
@@ -35,10 +35,12 @@ ENTRIES: list[Entry] = [
 ]
 
 
-def written(entries: list[Entry], compression: Compression = "zstd") -> tuple[WrittenLayer, bytes]:
+def written(
+    entries: list[Entry], compression: Compression = "zstd", *, buffers: PieceBuffers | None = None
+) -> tuple[WrittenLayer, bytes]:
     """Return a layer and its bytes."""
     file = io.BytesIO()
-    return write_layer(entries, file, compression=compression), file.getvalue()
+    return write_layer(entries, file, compression=compression, buffers=buffers), file.getvalue()
 
 
 def members(data: bytes, media_type: str = OCI_LAYER_ZSTD) -> dict[str, tuple[tarfile.TarInfo, bytes | None]]:
@@ -121,6 +123,22 @@ def test_reproducible(tmp_path: Path, compression: Compression) -> None:
     one = tree(tmp_path / "one", names, 0o022, time.time())
     two = tree(tmp_path / "elsewhere", names[::-1], 0o077, 1.0)
     assert written(one, compression) == written(two, compression)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "gzip"])
+def test_buffers_that_layers_share_change_no_byte(compression: Compression) -> None:
+    """What the layer before left in them is in no other, also where it failed; and they are the same memory."""
+    large: list[Entry] = [FileEntry(path="large", content=BytesContent(os.urandom(PIECE_BYTES + 1)))]
+    fails: list[Entry] = [FileEntry(path="fails", content=Pattern(2 * PIECE_BYTES, PIECE_BYTES))]
+    buffers = PieceBuffers()
+    with buffers.lend() as first, buffers.lend() as second:
+        pass
+    assert written(large, compression, buffers=buffers) == written(large, compression)
+    with pytest.raises(StorageError):
+        written(fails, compression, buffers=buffers)
+    assert written(ENTRIES, compression, buffers=buffers) == written(ENTRIES, compression)
+    with buffers.lend() as one, buffers.lend() as other:
+        assert {id(one), id(other)} == {id(first), id(second)}
 
 
 def test_overlaps_are_reported() -> None:

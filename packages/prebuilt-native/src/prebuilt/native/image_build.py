@@ -157,6 +157,7 @@ class ImageBuild:
             progress=self.progress,
             cancellation=self.request.cancellation,
             scratch=workbench.scratch,
+            buffers=workbench.buffers,
         )
 
     def _copy_base_layers(self, base: ImageManifest) -> None:

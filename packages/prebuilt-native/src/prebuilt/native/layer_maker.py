@@ -20,7 +20,7 @@ from prebuilt.lock.virtualenv import virtualenv_entries
 from prebuilt.native.catalogue import KnownLayer
 from prebuilt.native.owners import Files, label, owned
 from prebuilt.oci.growing_blob import GrowingBlob
-from prebuilt.oci.layer import WrittenLayer, write_layer
+from prebuilt.oci.layer import PieceBuffers, WrittenLayer, write_layer
 from prebuilt.oci.repository import Repository
 
 STREAMED_BYTES = 32 << 20
@@ -46,6 +46,7 @@ class LayerMaker:
     progress: ImageProgress
     cancellation: Cancellation
     scratch: Path
+    buffers: PieceBuffers
 
     def make(self, layer: PlannedLayer) -> MadeLayer:
         """Make `layer`, push it, and return what is now in the repository."""
@@ -82,7 +83,12 @@ class LayerMaker:
         self, entries: list[Entry], layer: PlannedLayer, blob: GrowingBlob, check: Callable[[], None]
     ) -> WrittenLayer:
         written = write_layer(
-            entries, blob, compression=self.spec.compression, expected_bytes=layer.size_bytes, check=check
+            entries,
+            blob,
+            compression=self.spec.compression,
+            expected_bytes=layer.size_bytes,
+            buffers=self.buffers,
+            check=check,
         )
         blob.finish(written.descriptor)
         return written

@@ -19,6 +19,7 @@ from prebuilt.lock.fetch import PackageFiles
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.interpreter import find_interpreter
 from prebuilt.native.config import NativeConfig
+from prebuilt.oci.layer import PieceBuffers
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class Workbench:
         _sweep(self.scratch)
         self.files = PackageFiles(settings, IndexConfig.load(settings), cache)
         self.threads = ThreadPoolExecutor(self._config.layer_workers, thread_name_prefix="layer")
+        self.buffers = PieceBuffers()
         self._lock = threading.Lock()
         self._compilers: dict[str, BytecodeCompiler] = {}
         self._under_way: dict[tuple[str, str], Future[Any]] = {}

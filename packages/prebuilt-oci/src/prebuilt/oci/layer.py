@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from mmap import mmap
-from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast, final
 
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import InvalidValueError, StorageError
@@ -26,6 +27,32 @@ if TYPE_CHECKING:
 
 _PREFETCHED_ENTRIES = 64
 """Enough to keep a few compilers of bytecode busy; what they made and nobody took yet is in memory."""
+
+
+@final
+class PieceBuffers:
+    """Memory that layers are gathered in, lent to one after another: fresh memory would cost a page fault for each 4 KiB of each.
+
+    Concurrent calls are fine. What was lent once is kept as long as this is.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._spare: list[memoryview] = []
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[memoryview]:
+        """Lend `PIECE_BYTES` of memory, with anything in it."""
+        try:
+            piece = self._spare.pop()
+        except IndexError:
+            piece = memoryview(
+                mmap(-1, PIECE_BYTES)
+            )  # not a bytearray, which is filled with zeros at once: many layers are smaller
+        try:
+            yield piece
+        finally:
+            self._spare.append(piece)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +78,7 @@ def write_layer(
     *,
     compression: Compression,
     expected_bytes: int | None = None,
+    buffers: PieceBuffers | None = None,
     advance: Advance = lambda _: None,
     check: Callable[[], None] = lambda: None,
 ) -> WrittenLayer:
@@ -65,6 +93,7 @@ def write_layer(
         file: Where to; it is not closed.
         compression: How the layer is compressed.
         expected_bytes: About how large `file` will be; a small layer is compressed harder. The bytes depend on it.
+        buffers: Shared by layers that are written after another; None for its own.
         advance: Told of bytes of the uncompressed tar, in all `uncompressed_bytes`.
         check: Called before each entry and chunk; stops the work by raising.
 
@@ -77,8 +106,13 @@ def write_layer(
         raise InvalidValueError("a layer", "", reason="it has no entries, and no image may have an empty layer")
     tree = merge_entries(entries)
     executables = {entry.path for entry in tree.entries if isinstance(entry, FileEntry) and entry.executable}
+    buffers = buffers or PieceBuffers()
     compressor = new_compressor(compression, expected_bytes=expected_bytes)
-    with _LayerStream(file, compressor, advance, check) as stream:
+    with (
+        buffers.lend() as piece,
+        buffers.lend() as spare,
+        _LayerStream(file, compressor, (piece, spare), advance, check) as stream,
+    ):
         for entry in _prefetched(tree.entries):
             check()
             _write_entry(entry, stream, executables)
@@ -142,12 +176,16 @@ class _LayerStream:
     """
 
     def __init__(
-        self, file: SupportsWrite[bytes], compressor: Compressor, advance: Advance, check: Callable[[], None]
+        self,
+        file: SupportsWrite[bytes],
+        compressor: Compressor,
+        pieces: tuple[memoryview, memoryview],
+        advance: Advance,
+        check: Callable[[], None],
     ) -> None:
         self._file, self._compressor, self._advance, self._check = file, compressor, advance, check
         self._diff, self._compressed = hashlib.sha256(), hashlib.sha256()
-        # Not bytearrays, which are filled with zeros at once: most layers are much smaller than a piece.
-        self._piece, self._spare = (memoryview(mmap(-1, PIECE_BYTES)) for _ in range(2))
+        self._piece, self._spare = pieces
         self._filled = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compress")
         self._under_way: Future[None] | None = None
