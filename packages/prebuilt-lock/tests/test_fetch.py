@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from prebuilt.core.errors import CancelledError, DigestMismatchError, FetchError, StorageError
+from prebuilt.core.errors import CancelledError, DigestMismatchError, FetchError, SettingError, StorageError
 from prebuilt.core.lock import CondaPackage, Wheel
 from prebuilt.core.retry import Backoff
 from prebuilt.core.settings import Settings
@@ -162,6 +162,25 @@ def test_a_wheel_comes_through_a_socks_proxy(
         with make_files().get(_wheel(server.url)) as path:
             assert path.read_bytes() == DATA
         assert proxy.asked == [urlsplit(server.url).netloc]
+
+
+def test_a_proxy_of_an_unknown_kind_is_named(
+    server: FlakyServer, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
+):
+    """Whether the environment or pip's configuration has it; its password is not shown."""
+    proxy = "socks4://user:s3cr3t@proxy.example.org:1080"
+    with (
+        pytest.raises(SettingError, match=r"pip's proxy.*socks4.*socks5") as by_pip,
+        make_files(IndexConfig(proxy=proxy)).get(_wheel(server.url)),
+    ):
+        pass
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with (
+        pytest.raises(SettingError, match=r"ALL_PROXY.*socks4.*socks5") as by_environment,
+        make_files().get(_wheel(server.url)),
+    ):
+        pass
+    assert "s3cr3t" not in f"{by_pip.value}{by_environment.value}"
 
 
 @pytest.mark.parametrize("fault", ["cut", "503", "429", "500"])

@@ -12,13 +12,13 @@ from prebuilt.core.errors import DigestMismatchError, FetchError, without_creden
 from prebuilt.core.retry import Backoff, pause
 from prebuilt.core.storage import atomic_file
 from prebuilt.lock.download import Check
+from prebuilt.lock.index_client import index_client
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pylock import DistFile
 
 if TYPE_CHECKING:
     import httpx2
 
-_TIMEOUT_S = 30.0
 _TOO_MANY, _SERVER_FAILURE = 429, 500
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class RemoteFiles:
     Raises:
         FetchError: From every method: the file could not be had.
         DigestMismatchError: From every method: it is not what the index says.
+        SettingError: From every method: there is no going through the proxy.
     """
 
     config: IndexConfig
@@ -81,17 +82,10 @@ class RemoteFiles:
         return checked
 
     def _client(self, url: str) -> httpx2.Client:
-        import httpx2
-
+        client = index_client(self.config, is_insecure=self.config.is_insecure(url))
         credentials = self.config.credentials_for(url)
-        return httpx2.Client(
-            auth=(credentials.username, credentials.secret) if credentials else None,
-            verify=False if self.config.is_insecure(url) else self.config.trust(),
-            proxy=self.config.proxy,
-            timeout=_TIMEOUT_S,
-            follow_redirects=True,
-            headers={"Accept-Encoding": "identity"},  # sizes and hashes are of the file, not of a packed form
-        )
+        client.auth = (credentials.username, credentials.secret) if credentials else None
+        return client
 
 
 def _length(client: httpx2.Client, file: DistFile) -> int | None:

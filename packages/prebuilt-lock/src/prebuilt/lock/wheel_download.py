@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from prebuilt.core.errors import FetchError, without_credentials
 from prebuilt.core.retry import parse_retry_after
 from prebuilt.lock.download import Download, TransientError
+from prebuilt.lock.index_client import index_client
 from prebuilt.lock.index_config import IndexConfig
 
 if TYPE_CHECKING:
     import httpx2
 
-_TIMEOUT_S = 30.0
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -42,15 +42,14 @@ class WheelDownloader:
         Raises:
             TransientError: It failed in a way that may pass.
             FetchError: It failed for good.
+            SettingError: There is no going through the proxy.
         """
         import httpx2
 
         url = download.package.url
         credentials = self._config.credentials_for(url)
         auth = httpx2.BasicAuth(credentials.username, credentials.secret) if credentials else None
-        headers = {"Accept-Encoding": "identity"}  # size and hash are of the file, not of a packed form
-        if download.size_bytes:
-            headers["Range"] = f"bytes={download.size_bytes}-"
+        headers = {"Range": f"bytes={download.size_bytes}-"} if download.size_bytes else {}
         try:
             with self._client(url).stream("GET", without_credentials(url), headers=headers, auth=auth) as answer:
                 self._receive(answer, download)
@@ -82,17 +81,10 @@ class WheelDownloader:
             raise TransientError("the connection ended early")
 
     def _client(self, url: str) -> httpx2.Client:
-        import httpx2
-
         insecure = self._config.is_insecure(url)
         with self._lock:
             if insecure not in self._clients:
-                self._clients[insecure] = httpx2.Client(
-                    verify=False if insecure else self._config.trust(),
-                    proxy=self._config.proxy,
-                    timeout=_TIMEOUT_S,
-                    follow_redirects=True,
-                )
+                self._clients[insecure] = index_client(self._config, is_insecure=insecure)
             return self._clients[insecure]
 
 
