@@ -6,7 +6,7 @@ from typing import Literal
 
 from prebuilt.core.errors import InvalidValueError, SettingError
 from prebuilt.core.settings import OFF, ON, Settings
-from prebuilt.oci.reference import is_layout, parse_reference
+from prebuilt.oci.reference import has_host, is_layout, parse_reference
 
 BESIDE_IMAGES: Literal["on"] = "on"
 """The cache is in the repository of the images."""
@@ -39,12 +39,12 @@ def cache_setting(settings: Settings, name: str, *, default: str | None = None, 
 
 
 def _is_place(value: str, *, takes_tag: bool) -> bool:
-    host, slash, rest = value.partition("/")
-    # A name alone is a repository of Docker Hub to Docker; here it is more likely a switch that is misspelt.
-    if not slash or not (set(host) & set(".:") or host == "localhost") or is_layout(value):
+    if not has_host(value) or is_layout(
+        value
+    ):  # a name alone is more likely a switch that is misspelt than a repository of Docker Hub
         return False
     try:
         reference = parse_reference(value)
     except InvalidValueError:
         return False
-    return reference.digest is None and (takes_tag or ":" not in rest)
+    return reference.digest is None and (takes_tag or ":" not in value.partition("/")[2])

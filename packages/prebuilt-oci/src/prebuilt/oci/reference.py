@@ -95,6 +95,15 @@ def split_repository(repository: str) -> tuple[str, str]:
     return host, path
 
 
+def has_host(text: str) -> bool:
+    """Return whether what names an image begins with a host, which its first part is if it has a dot, a colon or upper case, or is ``localhost``.
+
+    Anything else is a repository of Docker Hub to Docker.
+    """
+    first, slash, _ = text.partition("/")
+    return bool(slash) and (bool(set(first) & {".", ":"}) or first == "localhost" or first != first.lower())
+
+
 def parse_repository(text: str) -> str:
     """Return the full form of a repository's name, without tag and digest: ``python`` is ``docker.io/library/python``.
 
@@ -155,9 +164,8 @@ def _registry_name(text: str) -> str:
 
 
 def _split_host(text: str) -> tuple[str, str]:
-    """Tell the host from the path: a first part is a host if it has a dot, a colon or upper case, or is ``localhost``."""
-    first, slash, rest = text.partition("/")
-    if not slash or not (set(first) & {".", ":"} or first == "localhost" or first != first.lower()):
+    first, _, rest = text.partition("/")
+    if not has_host(text):
         first, rest = DEFAULT_HOST, text
     if first in _DOCKER_HUB_ALIASES:
         return DEFAULT_HOST, rest if "/" in rest else f"library/{rest}"
