@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
 from prebuilt.lock.index_config import IndexConfig
 
@@ -13,12 +14,13 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 30.0
 
 
-def index_client(config: IndexConfig, *, is_insecure: bool) -> httpx2.Client:
-    """Return a new client, with the certificate authorities and the proxy of `config`; it sends no credentials by itself.
+def index_client(config: IndexConfig, *, is_insecure: bool, credentials: Credentials | None = None) -> httpx2.Client:
+    """Return a new client, with the certificate authorities and the proxy of `config`.
 
     Args:
         config: That of this user.
         is_insecure: Whether any certificate will do.
+        credentials: What it sends with each request; None for nothing.
 
     Raises:
         SettingError: There is no going through the proxy.
@@ -27,6 +29,7 @@ def index_client(config: IndexConfig, *, is_insecure: bool) -> httpx2.Client:
 
     try:
         return httpx2.Client(
+            auth=(credentials.username, credentials.secret) if credentials else None,
             verify=False if is_insecure else config.trust(),
             proxy=config.proxy,
             timeout=_TIMEOUT_S,

@@ -82,10 +82,8 @@ class RemoteFiles:
         return checked
 
     def _client(self, url: str) -> httpx2.Client:
-        client = index_client(self.config, is_insecure=self.config.is_insecure(url))
-        credentials = self.config.credentials_for(url)
-        client.auth = (credentials.username, credentials.secret) if credentials else None
-        return client
+        is_insecure, credentials = self.config.is_insecure(url), self.config.credentials_for(url)
+        return index_client(self.config, is_insecure=is_insecure, credentials=credentials)
 
 
 def _length(client: httpx2.Client, file: DistFile) -> int | None:
