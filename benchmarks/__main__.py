@@ -43,7 +43,10 @@ class Bench:
         return ENVIRONMENTS[self.environment]
 
     def cold(self, repeat: int) -> None:
-        """Bake everything from nothing, each contestant in turn, `repeat` times; print medians and ratios."""
+        """Bake everything from nothing, each contestant in turn, `repeat` times; print medians, ratios, and each time.
+
+        Times are in their order, since who writes much is slowed down by what was written before and is not on the disk yet.
+        """
         results: dict[str, list[Result]] = {}
         for run in range(repeat):
             know_base(self.base, repository=f"{self.host}/cold-{run}", cache=self.folder / f"cache-{run}")
@@ -56,9 +59,7 @@ class Bench:
         for name, of_name in results.items():
             seconds = [result.seconds for result in of_name]
             median = statistics.median(seconds)
-            each = ", ".join(
-                f"{one:.1f}" for one in seconds
-            )  # in their order: what was written before slows down who writes much
+            each = ", ".join(f"{one:.1f}" for one in seconds)
             row(f"cold bake + push, {name}", f"{median:.1f} s", f"{median / ours:.2f} x native ({each})")
         watched = self.native("watched", self.packages, "cache-watched", watch_memory=True)
         row("peak memory, native, all processes", f"{(watched.peak_bytes or 0) / 1e6:.0f} MB", "")
