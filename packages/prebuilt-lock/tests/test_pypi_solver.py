@@ -305,6 +305,21 @@ class TestSource:
         assert solve({"pure": f"@ {sdist}"})["pure"].version == "1.0"
         assert solve({"pure": "@ src/pure-1.0"})["pure"].version == "1.0"
 
+    @pytest.mark.parametrize("form", ["gztar", "zip"])
+    def test_folder_of_an_archive(self, solve: Solve, index: PackageIndex, dist: Path, tmp_path: Path, form: str):
+        """A project that is not at the top of an archive is built where ``#subdirectory=`` says."""
+        import shutil
+        import tarfile
+
+        top = tmp_path / "all" / "pure-main"
+        with tarfile.open(make_sdist(dist, "pure", "1.0")) as tar:
+            tar.extractall(tmp_path)  # noqa: S202 - made one line above
+        shutil.copytree(tmp_path / "pure-1.0", top / "python")
+        archive = Path(shutil.make_archive(str(dist / "pure-main"), form, top.parent, top.name))
+        index.add(archive)
+        url = index.url.removesuffix("/simple") + f"/files/{archive.name}#subdirectory=python"
+        assert solve({"pure": f"@ {url}"})["pure"].filename == "pure-1.0-py3-none-any.whl"
+
     def test_git_repository(self, solve: Solve, dist: Path, tmp_path: Path):
         """A commit of a repository is built."""
         import subprocess

@@ -25,11 +25,13 @@ class DistFile:
         url: Where it is; ``file://`` for a local one.
         sha256: As the index states it; None where it does not.
         size_bytes: As the index states it; None where it does not.
+        subdirectory: Folder in an archive of source that holds the project; None: its top.
     """
 
     url: str
     sha256: str | None
     size_bytes: int | None
+    subdirectory: str | None = None
 
     @property
     def filename(self) -> str:
@@ -111,4 +113,9 @@ def _source(data: Mapping[str, Any], archive: DistFile | None, folder: Path) -> 
 
 def _file(data: Mapping[str, Any], folder: Path) -> DistFile:
     url = data["url"] if "url" in data else (folder / data["path"]).resolve().as_uri()
-    return DistFile(url=url, sha256=data.get("hashes", {}).get("sha256"), size_bytes=data.get("size"))
+    return DistFile(
+        url=url,
+        sha256=data.get("hashes", {}).get("sha256"),
+        size_bytes=data.get("size"),
+        subdirectory=data.get("subdirectory"),
+    )

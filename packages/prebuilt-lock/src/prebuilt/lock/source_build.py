@@ -19,7 +19,7 @@ from prebuilt.lock.download import Check
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.pylock import DistFile, GitSource, PylockPackage
 from prebuilt.lock.remote_file import RemoteFiles
-from prebuilt.lock.source_tree import needs_compiler
+from prebuilt.lock.source_tree import needs_compiler, unpacked
 from prebuilt.lock.targets import PythonTarget
 from prebuilt.lock.uv import interpreter, not_buildable, run_uv
 from prebuilt.lock.wheelhouse import WheelHouse
@@ -64,7 +64,10 @@ class SourceBuilder:
         """Return the folder or archive to build from."""
         source = package.source
         if isinstance(source, DistFile):
-            return source.local_path or self.files.download(source, folder)
+            archive = source.local_path or self.files.download(source, folder)
+            if source.subdirectory is None:
+                return archive
+            return unpacked(archive, folder / "unpacked") / source.subdirectory
         if isinstance(source, GitSource):
             return self._checkout(source, folder / "repository", title)
         if source is None:

@@ -59,6 +59,27 @@ def needs_compiler(source: Path) -> str | None:
     return f"its setup.py makes extension modules ({made[1]})" if made else None
 
 
+def unpacked(archive: Path, folder: Path) -> Path:
+    """Unpack an archive of source into `folder`, which is made; return the project's top: the only folder in there, if it is alone.
+
+    Raises:
+        ResolveError: It cannot be read.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(folder)  # noqa: S202 - what zipfile takes out stays in the folder
+        else:
+            with tarfile.open(archive) as tar:
+                # Python before 3.10.12 and 3.11.4 has no filters.
+                tar.extraction_filter = getattr(tarfile, "data_filter", None)
+                tar.extractall(folder)  # noqa: S202 - the filter is set above
+        inside = list(folder.iterdir())
+    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise ResolveError("read source", at=str(archive), reason=str(error)) from error
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
 def _required(build: Mapping[str, Any]) -> set[str]:
     names = set()
     for line in build.get("requires", ()):
