@@ -320,18 +320,30 @@ class TestSource:
         url = index.url.removesuffix("/simple") + f"/files/{archive.name}#subdirectory=python"
         assert solve({"pure": f"@ {url}"})["pure"].filename == "pure-1.0-py3-none-any.whl"
 
-    def test_git_repository(self, solve: Solve, dist: Path, tmp_path: Path):
-        """A commit of a repository is built."""
+    @pytest.mark.parametrize("revision", ["v1", "refs/pull/1/head", "commit"])
+    def test_git_repository(self, solve: Solve, dist: Path, tmp_path: Path, revision: str):
+        """A commit of a repository is built, also one that no branch and no tag leads to."""
         import subprocess
         import tarfile
 
         with tarfile.open(make_sdist(dist, "pure", "1.0")) as tar:
             tar.extractall(tmp_path)  # noqa: S202 - made one line above
         repository = tmp_path / "pure-1.0"
-        for command in (["init"], ["add", "."], ["commit", "-m", "first"], ["tag", "v1"]):
+
+        def git(*command: str) -> str:
             identity = ["-c", "user.name=me", "-c", "user.email=me@example.com", "-c", "commit.gpgsign=false"]
-            subprocess.run(["git", *identity, *command], cwd=repository, check=True, capture_output=True)
-        assert solve({"pure": f"@ git+{repository.as_uri()}@v1"})["pure"].filename == "pure-1.0-py3-none-any.whl"
+            done = subprocess.run(["git", *identity, *command], cwd=repository, check=True, capture_output=True)
+            return done.stdout.decode().strip()
+
+        for command in (["init"], ["add", "."], ["commit", "-m", "first"], ["tag", "v1"]):
+            git(*command)
+        if revision != "v1":
+            git("commit", "--allow-empty", "-m", "of a pull request")
+            git("update-ref", "refs/pull/1/head", "HEAD")
+            git("reset", "--hard", "v1")
+        revision = git("rev-parse", "refs/pull/1/head") if revision == "commit" else revision
+        built = solve({"pure": f"@ git+{repository.as_uri()}@{revision}"})["pure"]
+        assert built.filename == "pure-1.0-py3-none-any.whl"
 
 
 class TestOnConda:

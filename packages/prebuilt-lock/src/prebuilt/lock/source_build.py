@@ -90,14 +90,25 @@ class SourceBuilder:
         """Clone the repository at the commit that was locked, with its submodules."""
         url = without_credentials(source.url) if urlsplit(source.url).scheme in {"http", "https"} else source.url
         environ = {**os.environ, **git_login(url)}
-        for command in (
-            ["git", "clone", "--quiet", "--no-checkout", url, str(folder)],
-            ["git", "-C", str(folder), "checkout", "--quiet", source.commit],
-            ["git", "-C", str(folder), "submodule", "--quiet", "update", "--init", "--recursive"],
-        ):
-            said: list[str] = []
-            if run_tool(command, output=said.append, environ=environ, check=self.check) != 0:
-                raise ResolveError(f"get the source of {title}", at=url, reason="\n".join(said).strip())
+        said: list[str] = []
+
+        def is_done(*arguments: str) -> bool:
+            said.clear()
+            return run_tool(["git", *arguments], output=said.append, environ=environ, check=self.check) == 0
+
+        inside = ("-C", str(folder))
+        is_whole = (
+            is_done("clone", "--quiet", "--no-checkout", url, str(folder))
+            # A clone has what branches and tags lead to; the head of a pull request, for one, may not be among that.
+            and (
+                is_done(*inside, "cat-file", "-e", f"{source.commit}^{{commit}}")
+                or is_done(*inside, "fetch", "--quiet", "origin", source.commit)
+            )
+            and is_done(*inside, "checkout", "--quiet", source.commit)
+            and is_done(*inside, "submodule", "--quiet", "update", "--init", "--recursive")
+        )
+        if not is_whole:
+            raise ResolveError(f"get the source of {title}", at=url, reason="\n".join(said).strip())
         return folder / (source.subdirectory or "")
 
 
