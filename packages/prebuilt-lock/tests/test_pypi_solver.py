@@ -305,6 +305,17 @@ class TestSource:
         assert solve({"pure": f"@ {sdist}"})["pure"].version == "1.0"
         assert solve({"pure": "@ src/pure-1.0"})["pure"].version == "1.0"
 
+    def test_source_that_a_local_wheel_names(self, solve: Solve, dist: Path):
+        """What a wheel given by path requires by URL may be source."""
+        sdist = make_sdist(dist, "pure", "1.0")
+        wheel = make_wheel(dist, "alpha", "1.0", requires=[f"pure @ {sdist.as_uri()}"])
+        assert solve({"alpha": f"@ {wheel}"})["pure"].filename == "pure-1.0-py3-none-any.whl"
+
+    def test_names_of_what_needs_the_users_own_source(self, solver: PypiSolver, dist: Path):
+        """What is needed may be source that somebody else asks for."""
+        own = PypiSpec.parse("pure", f"@ {make_sdist(dist, 'pure', '1.0')}")
+        assert solver.names([PypiSpec.parse("pure", ">=1")], on(AMD64), brought=(), direct=[own]) == {"pure"}
+
     @pytest.mark.parametrize("form", ["gztar", "zip"])
     def test_folder_of_an_archive(self, solve: Solve, index: PackageIndex, dist: Path, tmp_path: Path, form: str):
         """A project that is not at the top of an archive is built where ``#subdirectory=`` says."""

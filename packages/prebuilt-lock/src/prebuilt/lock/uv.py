@@ -29,6 +29,7 @@ _NOISE = (
 )  # of uv, around what the build said
 _MAX_REASON = 2000
 _ONLY_WHEELS = "because building from source is disabled"
+_NO_BUILD = re.compile(r"Building source distributions for `[^`]+` is disabled")  # of what comes from a URL or path
 # Variables that choose an interpreter or an output form; each would turn a call of ours into another one.
 _NOT_OURS = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_MANAGED_PYTHON", "UV_NO_MANAGED_PYTHON", "UV_CUSTOM_COMPILE_COMMAND")
 
@@ -56,7 +57,7 @@ class UvResult:
     @property
     def wants_source(self) -> bool:
         """Whether it failed since some package has no wheel, and source was not allowed."""
-        return self.returncode != 0 and _ONLY_WHEELS in self.stderr
+        return self.returncode != 0 and (_ONLY_WHEELS in self.stderr or _NO_BUILD.search(self.stderr) is not None)
 
 
 def run_uv(
