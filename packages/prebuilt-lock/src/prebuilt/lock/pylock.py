@@ -26,17 +26,19 @@ class DistFile:
         sha256: As the index states it; None where it does not.
         size_bytes: As the index states it; None where it does not.
         subdirectory: Folder in an archive of source that holds the project; None: its top.
+        name: Of the file, where the URL does not end with it.
     """
 
     url: str
     sha256: str | None
     size_bytes: int | None
     subdirectory: str | None = None
+    name: str | None = None
 
     @property
     def filename(self) -> str:
         """Name of the file."""
-        return unquote(urlsplit(self.url).path.rpartition("/")[2])
+        return self.name or unquote(urlsplit(self.url).path.rpartition("/")[2])
 
     @property
     def is_wheel(self) -> bool:
@@ -118,4 +120,5 @@ def _file(data: Mapping[str, Any], folder: Path) -> DistFile:
         sha256=data.get("hashes", {}).get("sha256"),
         size_bytes=data.get("size"),
         subdirectory=data.get("subdirectory"),
+        name=data.get("name"),
     )
