@@ -147,9 +147,10 @@ def test_credentials_of_the_closest_index(environ: dict[str, str], tmp_path: Pat
     assert config.credentials_for("http://pkg.example/two/x.whl") is None
 
 
-def test_credentials_of_a_named_index(environ: dict[str, str], tmp_path: Path):
+@pytest.mark.parametrize("variable", ["UV_INDEX", "UV_DEFAULT_INDEX"])
+def test_credentials_of_a_named_index(environ: dict[str, str], tmp_path: Path, variable: str):
     """UV_INDEX_<NAME>_USERNAME and _PASSWORD are the credentials of the index of that name."""
-    environ |= {"UV_INDEX": "my-team=https://pkg.example/simple"}
+    environ |= {variable: "my-team=https://pkg.example/simple"}
     environ |= {"UV_INDEX_MY_TEAM_USERNAME": "me", "UV_INDEX_MY_TEAM_PASSWORD": "p/w"}
     assert load(environ, tmp_path).credentials_for("https://pkg.example/f") == Credentials(username="me", secret="p/w")
 

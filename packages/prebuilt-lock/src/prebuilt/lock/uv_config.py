@@ -67,7 +67,7 @@ class UvConfig:
         in_environ = [
             *_named_urls(environ.get("UV_INDEX", ""), environ),
             *environ.get("UV_EXTRA_INDEX_URL", "").split(),
-            *environ.get("UV_DEFAULT_INDEX", "").split(),
+            *_named_urls(environ.get("UV_DEFAULT_INDEX", ""), environ),
             *environ.get("UV_INDEX_URL", "").split(),
         ]
         find_links = tuple(place for place in environ.get("UV_FIND_LINKS", "").split(",") if place)
@@ -115,7 +115,7 @@ def _urls_of(table: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[s
 
 
 def _named_urls(value: str, environ: Mapping[str, str]) -> Iterator[str]:
-    """Read ``UV_INDEX``: ``URL`` or ``name=URL``, separated by white space."""
+    """Read ``UV_INDEX`` or ``UV_DEFAULT_INDEX``: ``URL`` or ``name=URL``, separated by white space."""
     for word in value.split():
         named = _NAMED.fullmatch(word)
         yield _with_named_credentials(named[1], named[2], environ) if named else word
