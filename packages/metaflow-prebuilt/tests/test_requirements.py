@@ -12,9 +12,11 @@ from metaflow.plugins.kubernetes.kubernetes_decorator import KubernetesDecorator
 from metaflow_extensions.prebuilt.deploy.base_image import base_image
 from metaflow_extensions.prebuilt.deploy.requirements import conda_channels, image_requirements, local_requirements
 from metaflow_extensions.prebuilt.plugins.conda.asked import Asked, compute_of
+from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import InvalidValueError, SettingError
 from prebuilt.core.platforms import Platform
 from prebuilt.core.settings import Settings
+from prebuilt.core.url_secrets import remembered_credentials
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 NOTHING = Settings({}, {})
@@ -78,6 +80,15 @@ def test_channels_are_those_of_condas_configuration(tmp_path, monkeypatch):
     assert conda_channels() == ("https://conda.example/c", "other")
     monkeypatch.setenv("CONDA_CHANNELS", "mine, conda-forge")
     assert conda_channels() == ("mine", "conda-forge")
+
+
+def test_password_of_the_alias_is_remembered(tmp_path, monkeypatch):
+    """Packages of a lock that is kept are downloaded with it, though nothing is resolved."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CONDA_CHANNEL_ALIAS", "https://me:pw@alias.example/api")
+    assert conda_channels()
+    login = remembered_credentials("https://alias.example/api/team/noarch/six-1.0-0.conda")
+    assert login == Credentials(username="me", secret="pw")
 
 
 @pytest.mark.parametrize(("driver", "cuda"), [("12.1", "12.1"), ("", None)])

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import ResolveError
 from prebuilt.core.lock import CondaPackage
 from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Target
-from prebuilt.core.url_secrets import remember_credentials
+from prebuilt.core.url_secrets import remember_credentials, remembered_credentials
 from prebuilt.lock.conda_distributions import CondaDistribution, distributions_of
 from prebuilt.lock.conda_solver import CondaRequest, CondaSolution, CondaSolver, closure
 from prebuilt.testing.conda_channel import CondaChannel, serve_channel
@@ -231,6 +232,13 @@ class TestChannels:
             ask(solver, "https://conda.example/t/tk-secret/team", {})
         assert "tk-secret" not in str(caught.value)
 
+    def test_token_in_the_alias_is_refused(self, solver: CondaSolver, monkeypatch: pytest.MonkeyPatch):
+        """So is the name of a channel where the alias has a token."""
+        monkeypatch.setenv("CONDA_CHANNEL_ALIAS", "https://conda.example/t/tk-secret")
+        with pytest.raises(ResolveError, match=r"https://conda\.example/t/\*\*\*/team.*RATTLER_AUTH_FILE") as caught:
+            ask(solver, "team", {})
+        assert "tk-secret" not in str(caught.value)
+
     def test_channel_that_is_not_there(self, solver: CondaSolver):
         """A channel that cannot be read is named."""
         with pytest.raises(ResolveError, match=r"file:///nowhere/channel.*could not be read"):
@@ -292,6 +300,18 @@ class TestPrivateChannels:
         kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
         assert kept
         assert not [path for path in kept if b"s3cret" in path.read_bytes() or b"n3trc" in path.read_bytes()]
+
+    def test_password_of_the_alias(
+        self, solver: CondaSolver, folder: CondaChannel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """A password in the alias opens the channels below it, and is neither in the lock nor kept on the disk."""
+        with serve_channel(folder, user="me", password="al1as") as served:
+            monkeypatch.setenv("CONDA_CHANNEL_ALIAS", served.url_with_credentials.removesuffix("/channel"))
+            packages = ask(solver, "channel", {"numpy": ""}).packages
+            assert remembered_credentials(packages[0].url) == Credentials(username="me", secret="al1as")
+        assert all(package.url.startswith(f"{served.url}/") for package in packages)
+        kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+        assert not [path for path in kept if b"al1as" in path.read_bytes()]
 
     def test_no_credentials(self, solver: CondaSolver, folder: CondaChannel):
         """Without credentials the channel is named, its answer, and where rattler looks for them."""

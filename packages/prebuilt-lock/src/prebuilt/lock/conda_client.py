@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
 from prebuilt.core.storage import scratch_folder
+from prebuilt.core.url_secrets import remember_credentials
 from prebuilt.lock.authorities import trusting
 from prebuilt.lock.condarc import Condarc
 from prebuilt.lock.url_credentials import all_from_netrc
@@ -104,8 +105,16 @@ def read_authentication(path: Path) -> dict[str, Any]:
 
 
 def channel_config(folder: Path) -> ChannelConfig:
-    """Return how channel names become URLs: by ``CONDA_CHANNEL_ALIAS`` or ``.condarc``, as for conda; paths are relative to `folder`."""
+    """Return how channel names become URLs: by :func:`channel_alias`; paths are relative to `folder`."""
     from rattler import ChannelConfig
 
+    return ChannelConfig(channel_alias=channel_alias(), root_dir=str(folder))
+
+
+def channel_alias() -> str:
+    """Return what names of channels are below: ``CONDA_CHANNEL_ALIAS``, or what ``.condarc`` says, as for conda.
+
+    Credentials in it are remembered for all that is below it, and are not in what is returned.
+    """
     alias = os.environ.get("CONDA_CHANNEL_ALIAS") or Condarc.load(os.environ).alias or _DEFAULT_ALIAS
-    return ChannelConfig(channel_alias=alias.rstrip("/") + "/", root_dir=str(folder))
+    return remember_credentials(alias.rstrip("/") + "/")

@@ -16,7 +16,7 @@ from prebuilt.lock.targets import MACOS, glibc_of
 if TYPE_CHECKING:
     from rattler import Channel, ChannelConfig, GenericVirtualPackage, MatchSpec
 
-_TOKEN = re.compile(r"/t/[^/]+")
+_TOKEN = re.compile(r"^(https?://.*)/t/[^/]+")
 # Versions of Linux and macOS on the machine that will run the environment are not known; these are pixi's assumptions.
 # Source: https://pixi.sh/latest/workspace/system_requirements/
 _LINUX = "4.18"
@@ -68,17 +68,19 @@ def open_channels(names: Iterable[str], config: ChannelConfig) -> list[Channel]:
 
     opened = []
     for name in names:
-        if _TOKEN.search(name) and "://" in name:
-            raise ResolveError(
-                "use a conda channel",
-                at=_TOKEN.sub("/t/***", name),
-                reason="its URL holds a token, and locks hold no secrets",
-                remedy="name the channel without it, and give the token to rattler: RATTLER_AUTH_FILE, or `pixi auth login`",
-            )
         try:
-            opened.append(Channel(os.path.expanduser(name), config))  # noqa: PTH111 - most are no paths
+            channel = Channel(os.path.expanduser(name), config)  # noqa: PTH111 - most are no paths
         except InvalidChannelError as error:
             raise ResolveError(f"use the conda channel {name}", reason=str(error)) from error
+        if _TOKEN.search(channel.base_url):  # of its own, or of the alias that it is below
+            raise ResolveError(
+                "use a conda channel",
+                at=_TOKEN.sub(r"\1/t/***", channel.base_url),
+                reason="its URL holds a token, and locks hold no secrets",
+                remedy="name the channel, and channel_alias, without it, and give the token to rattler: RATTLER_AUTH_FILE, or"
+                " `pixi auth login`",
+            )
+        opened.append(channel)
     return opened
 
 

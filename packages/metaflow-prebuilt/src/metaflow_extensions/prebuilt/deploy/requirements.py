@@ -118,8 +118,10 @@ def conda_channels() -> tuple[str, ...]:
     Raises:
         SettingError: A file of conda's configuration is malformed.
     """
+    from prebuilt.lock.conda_client import channel_alias
     from prebuilt.lock.condarc import Condarc
 
+    channel_alias()  # it may have credentials, too
     config = Condarc.load(os.environ)
     listed = [channel.strip() for channel in os.environ.get("CONDA_CHANNELS", "").split(",") if channel.strip()]
     channels = config.expanded(listed or config.channels or ["conda-forge"])
