@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
 import socket
@@ -335,6 +336,26 @@ def test_what_a_killed_process_left_is_swept_up(server: FlakyServer, make_files:
         assert not old.exists()
         assert not of_build.exists()
         assert new.exists()
+
+
+def test_what_another_user_left_is_left_alone(
+    server: FlakyServer, make_files: MakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In a cache that is shared, what may not be removed does not keep anybody from downloading."""
+    theirs = tmp_path / "cache" / "downloads" / "theirs"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"half")
+    os.utime(theirs, (time.time() - 90_000,) * 2)
+    unlink = Path.unlink
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        if path == theirs:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with make_files().get(_wheel(server.url)) as path:
+        assert path.is_file()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -174,7 +174,7 @@ class PackageFiles:
             return
         oldest = time.time() - _STALE_S
         for path in self._downloads.glob("*"):
-            with contextlib.suppress(FileNotFoundError):  # another process sweeps too
+            with contextlib.suppress(OSError):  # another process sweeps too; or it is another user's
                 if path.stat().st_mtime < oldest:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
