@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,23 @@ def test_loopback_with_certificates_is_spoken_to_over_tls(tmp_path: Path) -> Non
     assert found.trust("localhost:5000").extra_ca_files == (folder / "ca.crt",)
     assert found.trust("localhost:5000").client_certificate == (folder / "client.cert", folder / "client.key")
     assert found.trust("localhost:5001").extra_ca_files == ()
+
+
+def test_certificates_that_are_not_ours_to_read_are_not_for_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /etc/docker is closed to all but root, others reach registries all the same, with the folders that they may read."""
+    closed, readable = (tmp_path / f".config/{name}/certs.d/registry.example" for name in ("docker", "containers"))
+    for folder in (closed, readable):
+        folder.mkdir(parents=True)
+        (folder / "ca.crt").touch()
+    iterdir = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root, who may run this, may read everything
+    assert config(tmp_path).trust("registry.example").extra_ca_files == (readable / "ca.crt",)
 
 
 def test_the_first_setting_for_authorities_decides(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,8 +90,7 @@ class NetworkConfig:
 
         Source: https://docs.docker.com/engine/security/certificates/
         """
-        folder = self._certificates(host)
-        files = sorted(folder.iterdir()) if folder else []
+        files = self._certificates(host) or ()
         pairs = [(file, file.with_suffix(".key")) for file in files if file.suffix == ".cert"]
         return Trust(
             ca_file=self.ca_file,
@@ -102,8 +102,13 @@ class NetworkConfig:
     def _is_insecure(self, host: str) -> bool:
         return bool(self.insecure & {host, host_name(host)})
 
-    def _certificates(self, host: str) -> Path | None:
-        return next((path for folder in self.certificate_folders if (path := folder / host).is_dir()), None)
+    def _certificates(self, host: str) -> tuple[Path, ...] | None:
+        """Return what is in the first folder for `host`; None if there is none, or none that this user may look into."""
+        for folder in self.certificate_folders:
+            # As for Podman: /etc/docker is closed to all but root on many machines.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                return tuple(sorted((folder / host).iterdir()))
+        return None
 
 
 def host_name(host: str) -> str:
