@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -50,6 +51,28 @@ def found(host: str, repository: str, environ: dict[str, str]) -> tuple[str, str
     """Return kind, user and secret of the login that is found."""
     login = find_login(host, repository, environ)
     return None if login is None else (login.kind, login.credentials.username, login.credentials.secret)
+
+
+def test_a_login_that_is_not_ours_to_read_is_not_ours(
+    home: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where HOME is still that of who called sudo, images that need no login can be had all the same; the log says what is not used."""
+    theirs = write(home / ".docker/config.json", {"auths": {"ghcr.io": {"auth": auth("ada", "a:b")}}})
+    read_bytes = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == theirs:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # root, who may run this, may read everything
+    assert found("ghcr.io", "team/app", environ) is None
+    assert f"{theirs} is not used: Permission denied" in caplog.text
+
+
+def test_a_home_that_is_no_folder_has_no_logins(environ: dict[str, str]) -> None:
+    """Some accounts of services have /dev/null as their home."""
+    assert found("ghcr.io", "team/app", {**environ, "HOME": "/dev/null"}) is None
 
 
 @pytest.mark.parametrize("host", ["ghcr.io", "https://ghcr.io", "https://ghcr.io/v2/", "http://ghcr.io/v1/"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError, UnauthorizedError
-from prebuilt.core.storage import read_if_there
+from prebuilt.core.storage import storage_errors
 
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 _DOCKER_HUB_HOSTS = ("index.docker.io", "docker.io", "registry-1.docker.io")
@@ -32,6 +33,8 @@ _IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - the user name by which a helper
 
 _STORE = "credsStore"
 VARIABLE = "DOCKER_AUTH_CONFIG"
+
+_log = logging.getLogger(__name__)
 
 LoginKind = Literal["password", "identity", "registry"]
 
@@ -95,13 +98,21 @@ class LoginFile:
 
     @classmethod
     def read(cls, path: Path) -> LoginFile | None:
-        """Return the file; None if there is none.
+        """Return the file; None if there is none, or, as for Docker, none that this user may read: their home may be another's.
 
         Raises:
             SettingError: It is not a JSON object.
+            StorageError: It cannot be read for another reason.
         """
-        text = read_if_there(path)
-        return None if text is None else cls(path, _parsed(text, str(path), "mend the file"))
+        with storage_errors(f"read {path.name}", path.parent):
+            try:
+                text = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except PermissionError as error:
+                _log.warning("%s is not used: %s", path, error.strerror)
+                return None
+        return cls(path, _parsed(text, str(path), "mend the file"))
 
     @classmethod
     def of_variable(cls, environ: Mapping[str, str]) -> LoginFile | None:
