@@ -26,6 +26,11 @@ def test_a_message_says_what_where_why_and_what_to_do() -> None:
     ("text", "clean"),
     [
         ("GET https://me:pw@reg.example/v2/", "GET https://reg.example/v2/"),
+        ("GET https://me:p@ss@reg.example/v2/", "GET https://reg.example/v2/"),
+        (
+            "no answer (https://conda.example/t/tk-s3/team/noarch/a.zst)",
+            "no answer (https://conda.example/t/***/team/noarch/a.zst)",
+        ),
         ("https://s3/x?X-Amz-Signature=abc123&a=1", "https://s3/x?X-Amz-Signature=***&a=1"),
         ("https://s/x?sig=q%2Fw", "https://s/x?sig=***"),
         ("nothing secret", "nothing secret"),

@@ -280,6 +280,16 @@ class TestPrivateChannels:
             urls = [package.url for package in ask(solver, served.url, {"numpy": ""}).packages]
         assert all(url.startswith(f"{served.url}/") for url in urls)
 
+    def test_token_of_a_host_that_does_not_answer(
+        self, solver: CondaSolver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The token, which rattler puts into the URL that it could not reach, is not told."""
+        (tmp_path / "auth.json").write_text(json.dumps({"127.0.0.1": {"CondaToken": "tk-s3cret"}}))
+        monkeypatch.setenv("RATTLER_AUTH_FILE", str(tmp_path / "auth.json"))
+        with pytest.raises(ResolveError, match="could not be read") as caught:
+            ask(solver, "http://127.0.0.1:9/gone", {"numpy": ""})
+        assert "tk-s3cret" not in str(caught.value)
+
     def test_password_of_its_url(
         self, solver: CondaSolver, folder: CondaChannel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):

@@ -35,12 +35,13 @@ from urllib.parse import urlsplit, urlunsplit
 _SIGNATURE = re.compile(
     r"(?i)((?:x-amz-|x-goog-)?(?:signature|credential|security-token|token|sig|password|secret|access_token)=)[^&\s\"']+"
 )
-_USERINFO = re.compile(r"(?i)\b(https?://)[^/@\s]+@")
+_USERINFO = re.compile(r"(?i)\b(https?://)[^/\s\"']+@")  # to the last @: a password may have one, as it is written
+_CONDA_TOKEN = re.compile(r"(?i)\b(https?://\S*?/t/)[^/\s\"')]+")
 
 
 def redact(text: str) -> str:
-    """Return `text` without URL credentials and without the values of signed query parameters."""
-    return _SIGNATURE.sub(r"\1***", _USERINFO.sub(r"\1", text))
+    """Return `text` without URL credentials, tokens of conda channels (``/t/…``) and the values of signed query parameters."""
+    return _SIGNATURE.sub(r"\1***", _CONDA_TOKEN.sub(r"\1***", _USERINFO.sub(r"\1", text)))
 
 
 def without_credentials(url: str) -> str:
