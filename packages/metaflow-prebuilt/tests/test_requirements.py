@@ -82,6 +82,18 @@ def test_channels_are_those_of_condas_configuration(tmp_path, monkeypatch):
     assert conda_channels() == ("mine", "conda-forge")
 
 
+def test_a_package_of_a_custom_channel_is_asked_of_that(tmp_path, monkeypatch):
+    """``channel::name`` means what conda's configuration calls so, and not the public channel of that name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("CONDA_CHANNELS", "CONDARC", "CONDA_PREFIX", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".condarc").write_text("custom_channels: {team: 'https://me:pw@conda.example/c'}\n")
+    requirements = local_requirements(
+        asked(conda={"team::own": "1", "conda-forge::six": "", "idna": ""}), "local", NOTHING
+    )
+    assert set(requirements.conda) == {"https://conda.example/c/team::own", "conda-forge::six", "idna"}
+
+
 def test_password_of_the_alias_is_remembered(tmp_path, monkeypatch):
     """Packages of a lock that is kept are downloaded with it, though nothing is resolved."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -88,7 +88,7 @@ def _requirements(asked: Asked, target: Target, datastore_type: str) -> Requirem
     return Requirements(
         python=python,
         target=target,
-        conda={_without_secret_of_channel(name): spec for name, spec in asked.conda.items()},
+        conda={_of_channel(name): spec for name, spec in asked.conda.items()},
         pypi={name: _without_secret_of_url(spec) for name, spec in asked.pypi.items()},
         local=local_digests(asked.pypi, Path.cwd()),
         runtime=get_pinned_conda_libs(python, datastore_type),
@@ -96,10 +96,16 @@ def _requirements(asked: Asked, target: Target, datastore_type: str) -> Requirem
     )
 
 
-def _without_secret_of_channel(name: str) -> str:
-    """Return ``channel::name`` without the credentials in the channel's URL, which are remembered for the bake."""
+def _of_channel(name: str) -> str:
+    """Return ``channel::name`` with the channel that conda's configuration calls so, without credentials: they are remembered for the bake.
+
+    A name that stands for several channels stays: a package can be asked of one.
+    """
+    from prebuilt.lock.condarc import Condarc
+
     channel, colons, package = name.rpartition("::")
-    return f"{remember_credentials(channel)}{colons}{package}"
+    meant = Condarc.load(os.environ).expanded([channel]) if channel else ()
+    return f"{remember_credentials(meant[0] if len(meant) == 1 else channel)}{colons}{package}"
 
 
 def _without_secret_of_url(spec: str) -> str:
