@@ -290,6 +290,15 @@ class TestRenewal:
         assert server.count() == 2
         assert waits_s == []
 
+    def test_a_source_that_always_has_others_is_asked_once(
+        self, guarded_registry: InMemoryRegistry, open_repository: Callable[..., RegistryRepository]
+    ) -> None:
+        """Where a token service takes none of them, the second refusal is the answer."""
+        source = Source("one", "two", "three", "four")
+        with pytest.raises(UnauthorizedError):
+            open_repository(guarded_registry.repository("team/app"), credentials=source).resolve("1")
+        assert [credentials.secret for credentials in source.rejected] == ["one"]
+
     def test_threads_renew_once(
         self, basic_registry: InMemoryRegistry, open_repository: Callable[..., RegistryRepository]
     ) -> None:

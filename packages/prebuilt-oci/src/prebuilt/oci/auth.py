@@ -176,14 +176,15 @@ class Authenticator:
         self._tokens.clear()
         return True
 
-    def _fetch_token(self, challenge: Challenge, scopes: frozenset[str], ask: Ask) -> _Token:
+    def _fetch_token(self, challenge: Challenge, scopes: frozenset[str], ask: Ask, *, may_renew: bool = True) -> _Token:
         scopes |= _split(challenge.scope)
         call, authorization = _token_request(challenge, scopes, self._login)
         try:
             answer = ask(call, authorization)
         except UnauthorizedError as error:
-            if self._login is not None and self._renew_login(self._login):
-                return self._fetch_token(challenge, scopes, ask)
+            # Once: a source may have others for ever, none of which is good.
+            if may_renew and self._login is not None and self._renew_login(self._login):
+                return self._fetch_token(challenge, scopes, ask, may_renew=False)
             raise UnauthorizedError(
                 error.tried,
                 at=error.at,
