@@ -88,6 +88,18 @@ def test_a_damaged_bundle_is_named(
         open_repository(tls_registry.repository("team/app")).resolve("1")
 
 
+def test_a_client_certificate_that_is_none_is_named(
+    home: Path, open_repository: Callable[..., RegistryRepository]
+) -> None:
+    """It is not taken for one of an authority; a key may be readable for root alone."""
+    folder = home / ".config/docker/certs.d/registry.example"
+    folder.mkdir(parents=True)
+    for name in ("client.cert", "client.key"):
+        (folder / name).write_text("no certificate")
+    with pytest.raises(SettingError, match=r"certs\.d at .*/client\.cert, .*/client\.key"):
+        open_repository("registry.example/team/app").resolve("1")
+
+
 class Proxy(BaseHTTPRequestHandler):
     """Answers in place of every host."""
 

@@ -256,11 +256,19 @@ def _tls_context(trust: Trust | None) -> ssl.SSLContext:
             context = httpx2.create_ssl_context(trust_env=False)
         for file in trust.extra_ca_files:
             context.load_verify_locations(cafile=file)
-        if trust.client_certificate:
-            context.load_cert_chain(*trust.client_certificate)
     except OSError as error:  # ssl.SSLError is one
         files = ", ".join(str(file) for file in (trust.ca_file, *trust.extra_ca_files) if file)
         raise SettingError(
             CA_SETTING, at=files, reason=str(error), remedy="name a PEM file with certificate authorities"
         ) from error
+    if trust.client_certificate:
+        try:
+            context.load_cert_chain(*trust.client_certificate)
+        except OSError as error:
+            raise SettingError(
+                "certs.d",
+                at=", ".join(map(str, trust.client_certificate)),
+                reason=str(error),
+                remedy="make them PEM files of a certificate and its key that you may read, or remove them",
+            ) from error
     return context
