@@ -115,7 +115,7 @@ class TestTask:
         assert (shell, flag) == ("bash", "-c")
         wanted = prebuilt.get_package_commands("/store/package", "local", "{}")
         assert "flush_mflogs" in wanted
-        assert "cp '/store/package' job.tar" in script
+        assert "cp /store/package job.tar" in script
         assert "&& flush_mflogs &&" not in script
         assert "mflog.tee" not in script
         assert script.endswith(

@@ -59,6 +59,16 @@ def test_tasks_are_told_their_image(prepared, monkeypatch):
     assert "METAFLOW_PREBUILT_IMAGE=" not in environment.bootstrap_commands("end", "s3")[-1]
 
 
+def test_an_image_may_be_in_any_folder(prepared, monkeypatch):
+    """The folder of an image layout may have spaces and quotes in its name, as users' homes may."""
+    image = f'oci:/home/Ann O\'Hara/"my" images@sha256:{"d" * 64}'
+    _, environment = prepared(Two, "container")
+    monkeypatch.setenv("METAFLOW_PREBUILT_IMAGES", json.dumps({"start": image}))
+    lines = [*environment.bootstrap_commands("start", "local"), "printenv METAFLOW_PREBUILT_IMAGE"]
+    command = shlex.split('bash -c "{}"'.format(" && ".join(lines)))
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == f"{image}\n"
+
+
 def test_code_comes_from_a_local_datastore_too(prepared, tmp_path):
     """The commands that a shell runs fetch the package from a path, with a space in it, and unpack it."""
     _, environment = prepared(Two, "container")

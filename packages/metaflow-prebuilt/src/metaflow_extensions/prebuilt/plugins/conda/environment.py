@@ -14,6 +14,7 @@ from metaflow.util import parse_spin_pathspec
 from .asked import Asked, asked_of, compute_of, is_disabled
 from .decorators import IMAGE_VARIABLE
 from .local_code import LocalCode
+from .shell_line import word
 
 PYTHON = "/opt/prebuilt/env/bin/python"
 """The interpreter of every image; :data:`prebuilt.core.spec.PREFIX`, which tasks cannot import."""
@@ -139,7 +140,7 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         exports = ["METAFLOW_DEFAULT_ENVIRONMENT=prebuilt"]
         image = json.loads(os.environ.get(_IMAGES_VARIABLE, "{}")).get(step_name)
         if image:
-            exports.append(f"{IMAGE_VARIABLE}={image}")
+            exports.append(f"{IMAGE_VARIABLE}={word(image)}")
         return [*super().bootstrap_commands(step_name, datastore_type), "export " + " ".join(exports)]
 
     @classmethod
@@ -167,7 +168,7 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         """Return what puts the code package at ``job.tar``; a local datastore is mounted where it is on the host."""
         if datastore_type != "local":
             return str(super()._get_download_code_package_cmd(code_package_url, datastore_type))
-        return f"cp '{code_package_url}' job.tar"
+        return f"cp {word(code_package_url)} job.tar"
 
 
 def _is_container(compute: Any | None) -> bool:
