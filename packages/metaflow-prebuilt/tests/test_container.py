@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -220,6 +221,21 @@ class TestCommand:
         container_cli._wait_before_retry(node, 1, print)
         assert slept == [120]
 
+    def test_file_names_and_tags_come_through_as_they_are(self, store, monkeypatch, prepared):
+        """Spaces, quotes and backslashes are the user's, and no shell's."""
+        flow, prebuilt = prepared(Sized, "container")
+        runs = []
+        _engine(monkeypatch, lambda: 0, prepare=runs.append)
+        tags = ["Ann's", 'the "big" one', "back\\slash"]
+        monkeypatch.setattr("sys.argv", ["/home/my flow.py"])
+        asked = [*_asked(), *(f"--tag={tag}" for tag in tags)]
+        with pytest.raises(SystemExit, match="0"):
+            container_cli.cli.main(asked, obj=_state(flow, prebuilt, store, print), standalone_mode=False)
+        script = runs[0].command[2]
+        words = shlex.split(script[script.index("exec ") :])
+        assert words[words.index("-u") + 1] == "my flow.py"
+        assert [words[place + 1] for place, word in enumerate(words) if word == "--tag"] == tags
+
     @pytest.mark.parametrize(
         ("failure", "code"),
         [
@@ -239,17 +255,10 @@ class TestCommand:
         flow, prebuilt = prepared(Sized, "container")
         _engine(monkeypatch, lambda: 0, prepare=fail)
         said = []
-        state = SimpleNamespace(
-            graph=flow._graph,
-            environment=prebuilt,
-            flow_datastore=store,
-            metadata=SimpleNamespace(TYPE="local"),
-            echo_always=lambda line, **_: said.append(line),
-        )
+        state = _state(flow, prebuilt, store, said.append)
         monkeypatch.setattr("sys.argv", ["flow.py"])
-        asked = ["container", "step", "start", "{}", "sha", "/store/package", f"--image={IMAGE}", "--run-id=7"]
         with pytest.raises(SystemExit) as ended:
-            container_cli.cli.main(asked, obj=state, standalone_mode=False)
+            container_cli.cli.main(_asked(), obj=state, standalone_mode=False)
         assert ended.value.code == code
         assert failure.reason in said[0]
 
@@ -305,6 +314,22 @@ def _engine(monkeypatch, wait, prepare=lambda _: None):
 
     engine = SimpleNamespace(prepare=prepared)
     monkeypatch.setattr("metaflow_extensions.prebuilt.deploy.container_task.select_engine", lambda _: engine)
+
+
+def _state(flow, prebuilt, store, say) -> SimpleNamespace:
+    """Return what Metaflow's command line hands to a command."""
+    return SimpleNamespace(
+        graph=flow._graph,
+        environment=prebuilt,
+        flow_datastore=store,
+        metadata=SimpleNamespace(TYPE="local"),
+        echo_always=lambda line, **_: say(line),
+    )
+
+
+def _asked() -> list[str]:
+    """Return the arguments for one task."""
+    return ["container", "step", "start", "{}", "sha", "/store/package", f"--image={IMAGE}", "--run-id=7"]
 
 
 def _run(task, store, prepared, monkeypatch) -> containers.ContainerRun:

@@ -19,6 +19,7 @@ from metaflow.util import get_username
 
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
 from metaflow_extensions.prebuilt.plugins.conda.decorators import IMAGE_VARIABLE
+from metaflow_extensions.prebuilt.plugins.conda.shell_line import within_quotes
 from prebuilt.core.settings import Settings
 from prebuilt.oci.containers import ContainerRun, Mount, run_to_end, select_engine
 
@@ -137,7 +138,8 @@ class ContainerTask:
             "tar() { command tar $@ --no-same-owner; }",
             *(command for command in package_commands if command != "flush_mflogs"),
             *environment.bootstrap_commands(self.step_name, datastore_type),
-            f"exec {self.step_command}",  # so that signals reach the task and not a shell that waits for it
+            # `exec`, so that signals reach the task and not a shell that waits for it.
+            within_quotes(f"exec {self.step_command}"),
         ]
         # Metaflow's commands are escaped for exactly this: metaflow/plugins/aws/batch/batch.py, _command.
         return tuple(shlex.split('bash -c "{}"'.format(" && ".join(lines))))

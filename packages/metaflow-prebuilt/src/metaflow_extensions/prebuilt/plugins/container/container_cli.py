@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from typing import Any
@@ -86,7 +87,7 @@ def step(
 
     task = ContainerTask(
         step_name=step_name,
-        step_command=f"{executable} -u {flow_file} {top_options} step {step_name} {options}",
+        step_command=f"{executable} -u {shlex.quote(flow_file)} {top_options} step {step_name} {options}",
         image=image,
         cpus=cpu,
         gpus=int(gpu),
