@@ -236,6 +236,22 @@ class TestCommand:
         assert words[words.index("-u") + 1] == "my flow.py"
         assert [words[place + 1] for place, word in enumerate(words) if word == "--tag"] == tags
 
+    def test_a_datastore_may_be_named_by_a_relative_path(self, store, monkeypatch, prepared, tmp_path):
+        """It is mounted, and the task finds its code and its root there, though it starts in another folder."""
+        monkeypatch.setattr(LocalStorage, "SYSROOT_VAR", "data")
+        store.datastore_root = "data/.metaflow"
+        flow, prebuilt = prepared(Sized, "container")
+        runs = []
+        _engine(monkeypatch, lambda: 0, prepare=runs.append)
+        monkeypatch.setattr("sys.argv", ["flow.py"])
+        asked = [argument.replace("/store", "data/.metaflow") for argument in _asked()]
+        with pytest.raises(SystemExit, match="0"):
+            container_cli.cli.main(asked, obj=_state(flow, prebuilt, store, print), standalone_mode=False)
+        root = str(tmp_path / "data" / ".metaflow")
+        assert root in {mount.target for mount in runs[0].mounts}
+        assert f"cp {root}/package job.tar" in runs[0].command[2]
+        assert f"--datastore-root {root} " in runs[0].command[2]
+
     @pytest.mark.parametrize(
         ("failure", "code"),
         [

@@ -176,7 +176,7 @@ def _mounts(flow_datastore: Any) -> Iterator[Mount]:
     """Yield the local datastore, where local metadata are too, at its own path; and credentials, read-only."""
     roots = {_local_root()}
     if flow_datastore.TYPE == "local":
-        roots.add(Path(flow_datastore.datastore_root))
+        roots.add(Path(flow_datastore.datastore_root).absolute())
     for root in sorted(roots):
         root.mkdir(parents=True, exist_ok=True)
         yield Mount(source=root, target=str(root))

@@ -77,7 +77,11 @@ def step(
     if input_variables:
         step_options["input_paths"] = "".join(f"${{{name}}}" for name in input_variables)
     flow_file = os.path.basename(sys.argv[0])  # noqa: PTH119
-    top_options = " ".join(util.dict_to_cli_options(ctx.parent.parent.params))
+    top_params = dict(ctx.parent.parent.params)
+    if state.flow_datastore.TYPE == "local":  # it is mounted where it is here, and the task starts in another folder
+        code_package_url = os.path.abspath(code_package_url)  # noqa: PTH100
+        top_params["datastore_root"] = os.path.abspath(state.flow_datastore.datastore_root)  # noqa: PTH100
+    top_options = " ".join(util.dict_to_cli_options(top_params))
     options = " ".join(util.dict_to_cli_options(step_options))
     executable = state.environment.executable(step_name)
     _wait_before_retry(node, step_options["retry_count"], state.echo_always)
