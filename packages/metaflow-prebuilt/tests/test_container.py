@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import subprocess
+import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,6 +143,18 @@ class TestTask:
         assert variables["METAFLOW_RUN_ID"] == "7"
         assert variables["AWS_PROFILE"] == "mine"
         assert "private" not in variables.values()
+
+    def test_it_may_use_the_metadata_service(self, task, tmp_path):
+        """A profile may hold the headers for the service as JSON; tasks get them as on a cluster."""
+        profile = tmp_path / "home" / "config.json"
+        profile.parent.mkdir()
+        profile.write_text(json.dumps({"METAFLOW_SERVICE_HEADERS": {"x-api-key": "k"}}))
+        program = (
+            "from metaflow_extensions.prebuilt.deploy.container_task import ContainerTask as Task\n"
+            f"print(Task(**{asdict(task)}).environment_variables('local', 'service')['METAFLOW_SERVICE_HEADERS'])"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout) == {"x-api-key": "k"}
 
     def test_it_sees_the_datastore_and_credentials(self, task, store, monkeypatch, tmp_path, prepared):
         """The datastore is where it is here, writable; files that hold credentials are there once, read-only."""

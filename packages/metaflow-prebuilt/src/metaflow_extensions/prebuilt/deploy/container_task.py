@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from metaflow.metaflow_config import SERVICE_HEADERS
 from metaflow.metaflow_config_funcs import config_values
 from metaflow.plugins.datastores.local_storage import LocalStorage
 from metaflow.util import get_username
@@ -149,6 +151,8 @@ class ContainerTask:
         here = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED_VARIABLES)}
         files = {name: os.environ[name] for name in _FORWARDED_FILES if name in os.environ}
         settings = {name: str(value) for name, value in config_values() if _is_forwarded(name)}
+        if SERVICE_HEADERS:  # config_values() leaves out what a profile has as a JSON object
+            settings["METAFLOW_SERVICE_HEADERS"] = json.dumps(SERVICE_HEADERS)
         return {
             **here,
             **files,
