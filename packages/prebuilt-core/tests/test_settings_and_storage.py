@@ -46,6 +46,28 @@ def test_the_profile_that_metaflow_would_read_is_read(tmp_path: Path, monkeypatc
         Settings.load()
 
 
+def test_the_projects_configuration_is_stronger_than_the_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metaflow reads the file in the nearest folder .metaflow, too, of the working folder or above it."""
+    monkeypatch.setenv("METAFLOW_HOME", str(tmp_path))
+    monkeypatch.delenv("METAFLOW_PROFILE", raising=False)
+    (tmp_path / "config.json").write_text(json.dumps({"METAFLOW_PREBUILT_Q": "profile", "METAFLOW_PREBUILT_R": "r"}))
+    project = tmp_path / "project" / ".metaflow" / "config.json"
+    project.parent.mkdir(parents=True)
+    project.write_text(json.dumps({"METAFLOW_PREBUILT_Q": "project"}))
+    flows = tmp_path / "project" / "flows"
+    flows.mkdir()
+    monkeypatch.chdir(flows)
+    assert Settings.load().get("PREBUILT_Q") == "project"
+    assert Settings.load().get("PREBUILT_R") == "r"
+    monkeypatch.setenv("METAFLOW_PREBUILT_Q", "environment")
+    assert Settings.load().get("PREBUILT_Q") == "environment"
+    project.write_text("{")
+    with pytest.raises(SettingError, match=r"project's configuration at .*\.metaflow/config\.json"):
+        Settings.load()
+
+
 @pytest.mark.parametrize(("value", "expected"), [("1", True), ("YES", True), ("off", False), ("", False)])
 def test_switches_are_read_as_documented(value: str, expected: bool) -> None:  # noqa: FBT001
     """An empty environment variable switches off."""

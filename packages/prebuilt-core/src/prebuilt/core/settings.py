@@ -1,4 +1,4 @@
-"""Settings: the environment first, then the Metaflow configuration profile."""
+"""Settings: the environment first, then the project's Metaflow configuration, then the profile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ON = frozenset({"1", "true", "yes", "on"})
 class Settings:
     """Values by their name without ``METAFLOW_``: ``get("PREBUILT_BASE_IMAGE")``.
 
-    `environ` holds names with ``METAFLOW_``; `profile` holds the JSON of a Metaflow profile, in which both forms occur.
+    `environ` holds names with ``METAFLOW_``; `profile` holds the JSON of Metaflow's configuration, in which both forms occur.
     """
 
     environ: Mapping[str, str]
@@ -28,17 +28,17 @@ class Settings:
 
     @classmethod
     def load(cls) -> Settings:
-        """Read the process environment and the profile that Metaflow would read.
+        """Read the process environment and the configuration that Metaflow would read: the project's is stronger than the profile.
 
-        Source: metaflow/metaflow_config_funcs.py (METAFLOW_HOME, METAFLOW_PROFILE)
+        Source: metaflow/metaflow_config_funcs.py (METAFLOW_HOME, METAFLOW_PROFILE, init_local_config)
         """
         home = Path(os.environ.get("METAFLOW_HOME") or "~/.metaflowconfig").expanduser()
         profile = os.environ.get("METAFLOW_PROFILE")
-        path = home / (f"config_{profile}.json" if profile else "config.json")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except (OSError, ValueError) as error:
-            raise SettingError("METAFLOW_PROFILE", at=str(path), reason=str(error), remedy="mend the file") from error
+        data = _read(home / (f"config_{profile}.json" if profile else "config.json"), "METAFLOW_PROFILE")
+        project = _project_folder()
+        if project is not None:
+            own = _read(project / "config.json", "the project's configuration")
+            data |= {f"METAFLOW_{name.removeprefix('METAFLOW_')}": value for name, value in own.items()}
         return cls(dict(os.environ), data)
 
     def get(self, name: str, default: str | None = None) -> str | None:
@@ -89,3 +89,19 @@ class Settings:
         if value not in choices:
             raise SettingError(f"METAFLOW_{name}", reason=f"{value!r} is not one of {', '.join(choices)}")
         return value
+
+
+def _project_folder() -> Path | None:
+    """Return the folder ``.metaflow`` of the project that this process runs in; None if it runs in none."""
+    here = Path.cwd()
+    places = (folder / ".metaflow" for folder in (here, *here.parents))
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
+    """Return the JSON object in the file; an empty one if there is no file."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise SettingError(name, at=str(path), reason=str(error), remedy="mend the file") from error
+    return data
