@@ -128,6 +128,15 @@ class OnlyKeywords(Of02):
         return True
 
 
+class SomeKeywords(Of02):
+    """Names what it uses, and takes the rest."""
+
+    def build_and_push(self, dockerfile: str, context_files: dict[str, Any], *, image_tag: str, **others: Any) -> bool:
+        """Record what came."""
+        self.received = {"dockerfile": dockerfile, "context_files": context_files, "image_tag": image_tag, **others}
+        return True
+
+
 class KeywordOnly(Of02):
     """In an order of its own."""
 
@@ -154,7 +163,15 @@ class Wrapped(Of03):
         return super().build_and_push(*args, **kwargs)
 
 
-FORMS = [(Of02, False), (Of03, True), (Renamed, False), (OnlyKeywords, True), (KeywordOnly, True), (Wrapped, True)]
+FORMS = [
+    (Of02, False),
+    (Of03, True),
+    (Renamed, False),
+    (OnlyKeywords, True),
+    (SomeKeywords, True),
+    (KeywordOnly, True),
+    (Wrapped, True),
+]
 
 
 @pytest.mark.parametrize(("kind", "takes_platform"), FORMS)

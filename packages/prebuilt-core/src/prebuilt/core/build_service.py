@@ -310,15 +310,17 @@ class DockerBuildService(ABC):
 
 def _called(method: Callable[..., bool], published: Mapping[str, Any], *, target_platform: str) -> bool:
     """Return what an outside method gives for what was published, in the way that its signature asks for."""
-    parameters = inspect.signature(method).parameters.values()
+    signature = inspect.signature(method)
+    parameters = signature.parameters.values()
     named = {parameter.name for parameter in parameters if parameter.kind is not parameter.POSITIONAL_ONLY}
-    kinds = {parameter.kind for parameter in parameters}
-    takes_any_name = inspect.Parameter.VAR_KEYWORD in kinds
+    takes_any_name = inspect.Parameter.VAR_KEYWORD in {parameter.kind for parameter in parameters}
     # Classes of 0.2 have no platform.
     platform = {"target_platform": target_platform} if takes_any_name or "target_platform" in named else {}
-    if published.keys() <= named or kinds == {inspect.Parameter.VAR_KEYWORD}:
-        return method(**published, **platform)
-    return method(*published.values(), **platform)
+    try:
+        signature.bind(**published, **platform)
+    except TypeError:  # it has names of its own
+        return method(*published.values(), **platform)
+    return method(**published, **platform)
 
 
 def _read(content: Content) -> bytes:
