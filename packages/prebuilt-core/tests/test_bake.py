@@ -601,6 +601,20 @@ def test_an_exception_of_an_outside_builder_names_it(
         bakery.baker.bake([step("a", "x")])
 
 
+def test_a_class_of_another_metaflow_extension_is_an_outside_one(
+    bakery: Bakery, step: Callable[..., StepImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sites keep their backends beside their own decorators."""
+
+    def act(_: BuildRequest) -> None:
+        raise ZeroDivisionError
+
+    bakery.maker.act = act
+    monkeypatch.setattr(Maker, "__module__", "metaflow_extensions.site.plugins.builder")
+    with pytest.raises(BakeError, match=r"call build\(\) of the builder Maker at metaflow_extensions\.site"):
+        bakery.baker.bake([step("a", "x")])
+
+
 def test_an_error_for_users_passes(
     bakery: Bakery, step: Callable[..., StepImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:

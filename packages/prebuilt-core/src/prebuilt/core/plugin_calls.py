@@ -10,7 +10,7 @@ from prebuilt.core.errors import PluginError, PrebuiltError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_OURS = {"prebuilt", "metaflow_extensions"}
+_OURS = ("prebuilt.", "metaflow_extensions.prebuilt.")  # other extensions of Metaflow are others'
 _FOR_USERS = "MetaflowException"  # by its name: nothing here imports Metaflow, which prints it as it is
 
 
@@ -35,7 +35,7 @@ def called(method: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> 
 
 
 def _is_ours(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in _OURS
+    return kind.__module__.startswith(_OURS)
 
 
 def _is_for_users(error: BaseException) -> bool:
