@@ -532,6 +532,19 @@ def test_a_builder_gets_what_the_registry_gives_for_pushing(bakery: Bakery, step
     assert "hush" not in repr(request)
 
 
+@pytest.mark.parametrize("method", ["push_credentials", "pull_config"])
+def test_none_of_an_outside_registry_is_nothing(
+    method: str, bakery: Bakery, step: Callable[..., StepImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that has nothing to give may as well end without a return."""
+    monkeypatch.setattr(Shelf, method, lambda *_: None)
+    requests: list[BuildRequest] = []
+    bakery.maker.act = requests.append
+    [image] = bakery.baker.bake([step("a", "x")]).values()
+    assert (requests[0].credentials, requests[0].push_credentials) == (None, {})
+    assert image.pull_config == ({} if method == "pull_config" else {"image_pull_secrets": ["reg"]})
+
+
 def test_the_published_identity_of_bases_is_not_asked(bakery: Bakery, step: Callable[..., StepImage]) -> None:
     """Bases are pinned by digest, which says more; a registry that looks them up over the network costs nothing."""
 

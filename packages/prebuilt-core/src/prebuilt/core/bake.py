@@ -165,7 +165,7 @@ class Baker:
                 progress.done(f"{len(spec.lock.packages)} packages, locked {resolved_on}: image is there")
                 return baked
         progress.state("building")
-        published = called(registry.push_credentials)
+        published = called(registry.push_credentials) or {}  # outside ones may end without a return
         request = BuildRequest(
             spec=spec,
             plan=plan_layers(spec),
@@ -242,7 +242,7 @@ class Baker:
             reference=reference,
             descriptor=descriptor,
             spec=spec,
-            pull_config=called(self.registry.pull_config, reference),
+            pull_config=called(self.registry.pull_config, reference) or {},
             reused=reused,
         )
 

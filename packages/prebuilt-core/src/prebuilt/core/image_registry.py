@@ -103,7 +103,7 @@ class ImageRegistry(ABC):
         An outside class gives them as ``username`` and ``password`` of its :meth:`push_credentials`.
         """
         del reference
-        return Credentials.published(called(self.push_credentials))
+        return Credentials.published(called(self.push_credentials) or {})
 
     def documents(self) -> DocumentStore | None:
         """Return where locks and other small documents are kept beside the images; None where nothing can be kept."""
