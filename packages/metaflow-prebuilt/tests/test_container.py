@@ -268,6 +268,20 @@ class TestCommand:
         assert f"cp {root}/package job.tar" in runs[0].command[2]
         assert f"--datastore-root {root} " in runs[0].command[2]
 
+    def test_the_tasks_of_a_parallel_step_share_a_container(self, store, monkeypatch, prepared):
+        """The first one starts the others, as it does on this machine; alone among tasks it is told that it is there."""
+        flow, prebuilt = prepared(Sized, "container")
+        runs = []
+        _engine(monkeypatch, lambda: 0, prepare=runs.append)
+        monkeypatch.setattr("sys.argv", ["flow.py"])
+        for options in (["--ubf-context=ubf_control", "--num-parallel=2"], []):
+            with pytest.raises(SystemExit, match="0"):
+                state = _state(flow, prebuilt, store, print)
+                container_cli.cli.main([*_asked(), *options], obj=state, standalone_mode=False)
+        assert [run.env["METAFLOW_RUNTIME_ENVIRONMENT"] for run in runs] == ["local", "container"]
+        assert "--ubf-context ubf_control --num-parallel 2" in runs[0].command[2]
+        assert "--num-parallel" not in runs[1].command[2]
+
     @pytest.mark.parametrize(
         ("failure", "code"),
         [

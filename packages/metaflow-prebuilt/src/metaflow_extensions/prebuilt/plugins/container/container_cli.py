@@ -55,6 +55,7 @@ def container() -> None:
     type=click.Choice(["none", UBF_CONTROL, UBF_TASK]),
     help="Passed to the top-level 'step'.",
 )
+@click.option("--num-parallel", type=int, default=None, help="Passed to the top-level 'step'.")
 @click.pass_context
 def step(
     ctx: Any,
@@ -103,6 +104,7 @@ def step(
         variables={
             "METAFLOW_FLOW_FILENAME": flow_file,
             "METAFLOW_RUN_ID": step_options["run_id"],
+            **_parallel_variables(step_options["ubf_context"]),
             **_declared_variables(node),
             **input_variables,
         },
@@ -133,6 +135,11 @@ def _declared_variables(node: Any) -> dict[str, str]:
         if deco.name == "environment":
             variables.update({name: str(value) for name, value in deco.attributes["vars"].items()})
     return variables
+
+
+def _parallel_variables(ubf_context: str | None) -> dict[str, str]:
+    """Return what has the first task of a ``@parallel`` step start the others: in its own container, as it would on this machine."""
+    return {"METAFLOW_RUNTIME_ENVIRONMENT": "local"} if ubf_context == UBF_CONTROL else {}
 
 
 def _wait_before_retry(node: Any, retry_count: int, echo: Any) -> None:
