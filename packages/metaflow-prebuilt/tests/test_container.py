@@ -96,6 +96,12 @@ class TestDecorator:
         flow, _ = prepared(Sized, "container")
         assert compute_of(flow.start).run_time_limit == 300
 
+    @pytest.mark.parametrize(("name", "value"), [("memory", "8G"), ("cpu", "two"), ("gpu", "[1]")])
+    def test_an_amount_is_a_number(self, name, value, prepared):
+        """What is none is refused before anything is baked."""
+        with pytest.raises(ContainerException, match=rf"end.*{name}=.*number"):
+            prepared(Sized, f"container:{name}={value}")
+
     def test_two_places_are_refused(self, prepared):
         """A step runs in one place."""
         with pytest.raises(ContainerException, match=r"container.*kubernetes"):

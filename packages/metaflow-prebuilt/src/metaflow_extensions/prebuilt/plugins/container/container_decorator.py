@@ -73,6 +73,8 @@ class ContainerDecorator(StepDecorator):
         other = next((deco.name for deco in decos if deco.name in {"batch", "kubernetes"}), None)
         if other:
             raise ContainerException(f"Step *{step}* has *@container* and *@{other}*: choose one.")
+        for name in self.resource_defaults:
+            _check_number(step, name, self.attributes[name])
         self.environment = environment
         self.flow_datastore = flow_datastore
         self.attributes.update(compute_resource_attributes(decos, self, self.resource_defaults))
@@ -111,3 +113,13 @@ class ContainerDecorator(StepDecorator):
         else:
             cls.package_url, cls.package_sha = flow_datastore.save_data([package.blob], len_hint=1)[0]
         cls.package_metadata = package.package_metadata
+
+
+def _check_number(step: str, name: str, value: Any) -> None:
+    try:
+        float(value or 0)
+    except (TypeError, ValueError) as error:
+        unit = " of MB" if name == "memory" else ""
+        raise ContainerException(
+            f"Step *{step}* has *@container* with {name}={value!r}: write a number{unit}."
+        ) from error
