@@ -68,6 +68,14 @@ def test_a_step_may_mix_conda_and_pypi(prepared):
     assert asked.pypi == {"six": "1.16.0"}
 
 
+@pytest.mark.parametrize("packages", ["six", '["six"]'])
+@pytest.mark.parametrize("name", ["conda", "pypi"])
+def test_packages_are_names_with_versions(name, packages, prepared):
+    """A list, or one name, is refused with the form that is right."""
+    with pytest.raises(PrebuiltEnvironmentException, match=rf"packages of @{name}: they are .*six.*'name': 'version'"):
+        prepared(Mixed, f"{name}:packages={packages}")
+
+
 def test_python_is_the_users_or_none(prepared):
     """A Python version that nobody wrote is not taken from @conda, which fills in the host's."""
     flow, _ = prepared(Mixed, "conda")

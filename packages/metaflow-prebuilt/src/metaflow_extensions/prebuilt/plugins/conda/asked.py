@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from metaflow.exception import MetaflowException
@@ -45,6 +46,15 @@ def asked_of(step: Any) -> Asked | None:
         conda=_packages(decorators.get("conda")),
         pypi=_packages(decorators.get("pypi")),
     )
+
+
+def check_packages(deco: Any) -> None:
+    """Refuse packages that are no names with versions, of a decorator that asks for some."""
+    packages = deco.attributes["packages"]
+    if not isinstance(packages, Mapping):
+        raise PrebuiltEnvironmentException(
+            f"tried to read the packages of @{deco.name}: they are {packages!r}; write packages={{'name': 'version'}}"
+        )
 
 
 def is_disabled(step: Any) -> bool:

@@ -14,7 +14,7 @@ from metaflow.metadata_provider import MetaDatum
 from metaflow.plugins.pypi.conda_decorator import CondaFlowDecorator, CondaStepDecorator
 from metaflow.plugins.pypi.pypi_decorator import PyPIFlowDecorator, PyPIStepDecorator
 
-from .asked import REQUIREMENT_DECORATORS, is_disabled
+from .asked import REQUIREMENT_DECORATORS, check_packages, is_disabled
 
 IMAGE_VARIABLE = "METAFLOW_PREBUILT_IMAGE"
 """Names the image of a task, in that task."""
@@ -130,6 +130,7 @@ class PrebuiltCondaStepDecorator(_PrebuiltStep, CondaStepDecorator):  # noqa: D1
 
     def init(self) -> None:
         """Read the attributes as the stock decorator does."""
+        check_packages(self)
         super().init()
 
 
@@ -138,6 +139,7 @@ class PrebuiltPyPIStepDecorator(_PrebuiltStep, PyPIStepDecorator):  # noqa: D101
 
     def init(self) -> None:
         """Read the attributes as the stock decorator does."""
+        check_packages(self)
         super().init()
 
 
@@ -146,6 +148,7 @@ class PrebuiltCondaFlowDecorator(_PrebuiltFlow, CondaFlowDecorator):  # noqa: D1
 
     def init(self) -> None:
         """Read the attributes as the stock decorator does."""
+        check_packages(self)
         super().init()
 
 
@@ -154,4 +157,5 @@ class PrebuiltPyPIFlowDecorator(_PrebuiltFlow, PyPIFlowDecorator):  # noqa: D101
 
     def init(self) -> None:
         """Read the attributes as the stock decorator does."""
+        check_packages(self)
         super().init()
