@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -268,6 +269,15 @@ def test_a_failure_names_the_builder_and_shows_what_it_said(end: Callable[[], An
     assert caught.value.output == ("no space",)
     if isinstance(caught.value.__cause__, BaseException):
         assert type(caught.value.__cause__).__name__ in reason
+
+
+def test_the_password_to_push_with_is_not_shown(bench: Bench) -> None:
+    """Neither by a line of a builder, nor by a command that fails, whose arguments are in the error."""
+    bench.request = replace(bench.request, push_credentials={"username": "me", "password": "hush"})
+    failed = subprocess.CalledProcessError(1, ["docker", "login", "--username", "me", "--password", "hush"])
+    with pytest.raises(BuildError, match=r"CalledProcessError: .*'--password', '\*\*\*'") as caught:
+        bench.build(Speaking("login with hush", end=raising(failed)))
+    assert "hush" not in f"{caught.value} {bench.lines}"
 
 
 def test_a_silent_failure_says_that_it_was_silent(bench: Bench) -> None:

@@ -154,19 +154,24 @@ class BuildRequest:
 class BuildOutput:
     """What a builder says: each line goes to the user as it comes, the last ones also into the error. Any thread may call it.
 
-    Secrets in URLs are redacted: whoever wrote the builder may not have thought of it.
+    Secrets in URLs are redacted, and what it pushes with: whoever wrote the builder may not have thought of it.
     """
 
-    def __init__(self, progress: ImageProgress) -> None:
-        """Pass lines on to `progress`."""
+    def __init__(self, progress: ImageProgress, *, secret: str = "") -> None:
+        """Pass lines on to `progress`; `secret` is the password that the builder was given, if any."""
         self._progress = progress
+        self._secret = secret
         self._last: deque[str] = deque(maxlen=KEPT_LINES)
 
     def __call__(self, message: object = "", **_: object) -> None:
         """Take one message of any number of lines; keywords are those of any ``echo``, and mean nothing here."""
         text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
         for line in _COLOUR.sub("", text).splitlines():
-            self._take(redact(line.rstrip()))
+            self._take(self.redacted(line.rstrip()))
+
+    def redacted(self, text: str) -> str:
+        """Return `text`, which the builder made, without secrets."""
+        return redact(text.replace(self._secret, "***") if self._secret else text)
 
     @property
     def last_lines(self) -> tuple[str, ...]:
@@ -244,7 +249,7 @@ class DockerBuildService(ABC):
         """
         request.check_registries(type(self).__name__)
         can_buildkit = called(self.dockerfile_build_options).buildkit_deferred_input_mounts
-        output = BuildOutput(progress)
+        output = BuildOutput(progress, secret=str(request.push_credentials.get("password") or ""))
         with request.as_dockerfile("buildkit" if can_buildkit else "plain", progress) as rendered:
             published = {
                 "dockerfile": rendered.dockerfile,
@@ -260,7 +265,8 @@ class DockerBuildService(ABC):
             except PrebuiltError:
                 raise
             except (Exception, SystemExit) as error:  # a command line that was called as a function may exit
-                raise self._failed(request, f"{type(error).__name__}: {error}", output) from error
+                said = output.redacted(str(error))  # a command that failed is shown with its arguments
+                raise self._failed(request, f"{type(error).__name__}: {said}", output) from error
         if not built:
             raise self._failed(request, f"it returned {built}", output)
         return None
