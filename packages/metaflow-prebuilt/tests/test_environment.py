@@ -131,17 +131,22 @@ import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name == "prebuilt" or name.startswith("prebuilt."):
-            raise ImportError("there is no prebuilt in tasks")
+            raise ModuleNotFoundError(name, name=name)
 
 sys.meta_path.insert(0, Block())
 """
 
 
-def test_tasks_need_metaflow_alone(run_flow, tmp_path):
-    """A task, started as a scheduler would, runs where `prebuilt` cannot be imported."""
+@pytest.fixture
+def blocked(tmp_path):
+    """Return variables with which Python finds no `prebuilt`, as in tasks."""
     (tmp_path / "block").mkdir()
     (tmp_path / "block" / "sitecustomize.py").write_text(BLOCK)
-    blocked = {"PYTHONPATH": str(tmp_path / "block")}
+    return {"PYTHONPATH": str(tmp_path / "block")}
+
+
+def test_tasks_need_metaflow_alone(run_flow, blocked):
+    """A task, started as a scheduler would, runs where `prebuilt` cannot be imported."""
     task = ("--environment=prebuilt", "--datastore=local", "--metadata=local", "--no-pylint", "--with=container")
     begun = run_flow("plain", *task, "init", "--run-id=mine-1", "--task-id=0", **blocked)
     assert begun.code == 0, begun.text
@@ -154,6 +159,14 @@ def test_tasks_need_metaflow_alone(run_flow, tmp_path):
     )
     assert done.code == 0, done.text
     assert "started" in done.text
+
+
+def test_a_task_that_starts_a_flow_is_told_what_it_lacks(run_flow, blocked):
+    """Its code package has the extension, and its environment may not have the rest."""
+    outcome = run_flow("plain", "--environment=prebuilt", "--no-pylint", "run", **blocked)
+    assert outcome.code == 1
+    assert "metaflow-prebuilt is not installed there; add it to the packages of the step" in outcome.text
+    assert "Traceback" not in outcome.text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from metaflow._vendor import click
 from metaflow.metaflow_environment import MetaflowEnvironment
 from metaflow.util import parse_spin_pathspec
 
-from .asked import Asked, asked_of, compute_of, is_disabled
+from .asked import Asked, PrebuiltEnvironmentException, asked_of, compute_of, is_disabled
 from .decorators import IMAGE_VARIABLE
 from .local_code import LocalCode
 from .shell_line import word
@@ -66,7 +67,16 @@ class PrebuiltCondaEnvironment(MetaflowEnvironment):
         os.environ.pop(_IMAGES_VARIABLE, None)  # of a flow whose task starts this one
         if not wanting:
             return
-        from metaflow_extensions.prebuilt.deploy.deployment import StepToDeploy, deploy
+        try:
+            from metaflow_extensions.prebuilt.deploy.deployment import StepToDeploy, deploy
+        except ModuleNotFoundError as error:
+            # A task that starts a flow has the extension from the code package, and of its needs what the task's step asks for.
+            if error.name != "prebuilt":
+                raise
+            raise PrebuiltEnvironmentException(
+                f"tried to deploy {self.flow.name} with {sys.executable}: metaflow-prebuilt is not installed there;"
+                " add it to the packages of the step that starts this flow"
+            ) from error
 
         deployed = deploy(
             [StepToDeploy(name=name, asked=asked, compute=compute) for name, asked, compute in wanting],
