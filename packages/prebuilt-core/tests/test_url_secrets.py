@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from prebuilt.core.errors import InvalidValueError
 from prebuilt.core.url_secrets import remember_credentials, remembered_credentials
 
 
@@ -43,3 +44,10 @@ def test_what_has_no_secret_stays_as_it_is(url: str) -> None:
     """Names, paths and the user of an SSH URL, which is needed."""
     assert remember_credentials(url) == url
     assert remembered_credentials(url) is None
+
+
+def test_a_malformed_url_is_named_without_its_password() -> None:
+    """A placeholder that somebody forgot to fill in, above all."""
+    with pytest.raises(InvalidValueError, match=r"'https://\[HOST/x\.whl' as a URL") as caught:
+        remember_credentials("https://me:hush@[HOST/x.whl")
+    assert "hush" not in str(caught.value)

@@ -9,7 +9,7 @@ import threading
 from urllib.parse import unquote, urlsplit
 
 from prebuilt.core.credentials import Credentials
-from prebuilt.core.errors import without_credentials
+from prebuilt.core.errors import InvalidValueError, without_credentials
 
 _HTTP = {"http", "https"}
 
@@ -29,8 +29,14 @@ def remember_credentials(url: str) -> str:
     """Return `url` without its credentials, which are remembered for it and for all below it.
 
     What is no URL of HTTP is returned as it is: the user of an ``ssh://`` URL is no secret, and is needed.
+
+    Raises:
+        InvalidValueError: It is a malformed URL.
     """
-    found = credentials_in(url) if _scheme(url) in _HTTP else None
+    try:
+        found = credentials_in(url) if _scheme(url) in _HTTP else None
+    except ValueError as error:
+        raise InvalidValueError("a URL", url, reason=str(error)) from error
     if found is None:
         return url
     bare = without_credentials(url)
