@@ -54,6 +54,7 @@ def read(raised: Exception) -> AmazonFailure:
     ("code", "status", "kind", "words", "is_transient"),
     [
         ("AccessDenied", 403, "denied", "allow s3:PutObject to whoever deploys: see the page", False),
+        ("ForbiddenException", 403, "denied", "sso_role_name", False),
         ("ExpiredToken", 400, "logged out", "session has expired: log in with `aws sso login`", False),
         ("UnrecognizedClientException", 400, "logged out", "that the account uses this region", False),
         ("SlowDown", 503, "throttled", "a higher rate of s3:PutObject", True),
@@ -77,6 +78,24 @@ def test_what_amazon_names_is_what_is_missing() -> None:
     denied = ClientError("AccessDenied", 403)
     denied.response["Error"]["Message"] = "User: x is not authorized to perform: kms:GenerateDataKey on resource: y"
     assert read(denied).remedy == "allow kms:GenerateDataKey to whoever deploys: see the page"
+
+
+@pytest.mark.parametrize(
+    ("message", "action"),
+    [
+        ("Not authorized to perform sts:AssumeRoleWithWebIdentity", "sts:AssumeRoleWithWebIdentity"),
+        ("User: x is not authorized to perform: sts:AssumeRole on resource: y", "sts:AssumeRole"),
+    ],
+)
+def test_role_that_may_not_be_taken(message: str, action: str) -> None:
+    """The call itself was never made: what has to change is the role's trust policy, and no permission of the call."""
+    denied = ClientError("AccessDenied", 403)
+    denied.response["Error"]["Message"] = message
+    failure = read(denied)
+    assert failure.kind == "denied"
+    assert failure.remedy == (
+        f"let whoever deploys take the role of the AWS configuration: its trust policy has to allow {action}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,15 +27,22 @@ _THROTTLED = frozenset(
 _MISSING = frozenset(
     {"ResourceNotFoundException", "RepositoryNotFoundException", "NoSuchBucket", "NoSuchKey", "NoSuchUpload"}
 )
+# Of single sign-on alone: none of the services that we call has it.
+_NOT_YOURS = frozenset({"ForbiddenException"})
 _ELSEWHERE = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 )
-# A call may need more than its own action: what has a key of its own needs actions of KMS.
-_NAMED_ACTION = re.compile(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)")
+# A call may need more than its own action: what has a key of its own needs actions of KMS, and a role has to be taken first. Web
+# identities are refused one in a sentence of its own: "Not authorized to perform sts:AssumeRoleWithWebIdentity".
+_NAMED_ACTION = re.compile(r"[Nn]ot authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)")
+_OF_ROLES = "sts:"
 _LOG_IN = (
     "log in with `aws sso login`, or give boto3 credentials in another way (AWS_PROFILE, a role, environment variables)"
 )
 _EXPIRED = f"your AWS session has expired: {_LOG_IN}"
+_ASSIGN = (
+    "AWS single sign-on does not give you the role of your profile: check its sso_account_id and its sso_role_name"
+)
 _CHECK = "check the AWS credentials, this machine's clock, and that the account uses this region"
 
 
@@ -102,7 +109,8 @@ def _refused(response: dict[str, Any], action: str, page: str) -> AmazonFailure:
 
 def _verdict(code: str, action: str, page: str) -> tuple[Kind, str]:
     known: tuple[tuple[frozenset[str], Kind, str], ...] = (
-        (_DENIED, "denied", f"allow {action} to whoever deploys: see {page}"),
+        (_DENIED, "denied", _allow_remedy(action, page)),
+        (_NOT_YOURS, "denied", _ASSIGN),
         (_STALE, "logged out", _EXPIRED),
         (_UNKNOWN, "logged out", _CHECK),
         (_THROTTLED, "throttled", f"wait a while, or ask AWS for a higher rate of {action}"),
@@ -110,6 +118,12 @@ def _verdict(code: str, action: str, page: str) -> tuple[Kind, str]:
         (_ELSEWHERE, "elsewhere", ""),
     )
     return next(((kind, remedy) for codes, kind, remedy in known if code in codes), ("other", ""))
+
+
+def _allow_remedy(action: str, page: str) -> str:
+    if action.startswith(_OF_ROLES):
+        return f"let whoever deploys take the role of the AWS configuration: its trust policy has to allow {action}"
+    return f"allow {action} to whoever deploys: see {page}"
 
 
 def _check_settings(error: Exception, kinds: set[str], region_setting: str) -> None:
