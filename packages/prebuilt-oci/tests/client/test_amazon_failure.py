@@ -102,6 +102,7 @@ def test_role_that_may_not_be_taken(message: str, action: str) -> None:
     ("error", "kind", "words"),
     [
         (like("UnauthorizedSSOTokenError", "SSOError"), "logged out", "session has expired"),
+        (like("LoginRefreshRequired", "LoginError"), "logged out", "aws login"),
         (like("NoCredentialsError"), "logged out", "aws sso login"),
         (like("EndpointConnectionError", "ConnectionError"), "unreachable", "check THE_REGION, the network"),
         (like("ReadTimeoutError", "HTTPClientError"), "unreachable", "proxy"),

@@ -37,7 +37,8 @@ _ELSEWHERE = frozenset(
 _NAMED_ACTION = re.compile(r"[Nn]ot authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)")
 _OF_ROLES = "sts:"
 _LOG_IN = (
-    "log in with `aws sso login`, or give boto3 credentials in another way (AWS_PROFILE, a role, environment variables)"
+    "log in with `aws sso login` or `aws login`, or give boto3 credentials in another way (AWS_PROFILE, a role, environment"
+    " variables)"
 )
 _EXPIRED = f"your AWS session has expired: {_LOG_IN}"
 _ASSIGN = (
@@ -137,7 +138,7 @@ def _check_settings(error: Exception, kinds: set[str], region_setting: str) -> N
 
 def _not_asked(error: Exception, kinds: set[str], region_setting: str) -> AmazonFailure:
     reason = str(error)
-    if kinds & {"SSOError", "SSOTokenLoadError", "TokenRetrievalError"}:
+    if kinds & {"SSOError", "SSOTokenLoadError", "TokenRetrievalError", "LoginRefreshRequired", "LoginTokenLoadError"}:
         return AmazonFailure(kind="logged out", reason=reason, remedy=_EXPIRED)
     if kinds & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}:
         return AmazonFailure(kind="logged out", reason=reason, remedy=_LOG_IN)
