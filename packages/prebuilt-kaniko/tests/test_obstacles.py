@@ -79,6 +79,7 @@ def test_why_an_image_is_not_pulled(cluster: Any, build: Callable[..., Any]) -> 
             "SERVICE_ACCOUNT",
         ),
         ('pods "p" is forbidden: exceeded quota: compute, requested: memory=4Gi', "ask for less"),
+        ('pods "p" is forbidden: failed quota: q: must specify limits.cpu for: kaniko', "KANIKO_POD_TEMPLATE"),
         ('pods "p" is forbidden: violates PodSecurity "restricted:latest"', "Kaniko is root"),
         ('admission webhook "policy" denied the request', "runs the cluster"),
     ],

@@ -31,7 +31,8 @@ Source: https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/
 
 _REFUSALS = (
     (re.compile(r"error looking up service account|serviceaccount .* not found"), f"create it, or set {SERVICE_ACCOUNT_SETTING}"),
-    (re.compile(r"exceeded quota|must specify"), f"ask for less, wait for others to end, or set {NAMESPACE_SETTING}"),
+    (re.compile(r"failed quota: .* must specify"), f"say it in the resources of a pod template ({TEMPLATE_SETTING}): the quota of the namespace counts it"),
+    (re.compile(r"exceeded quota"), f"ask for less, wait for others to end, or set {NAMESPACE_SETTING}"),
     (re.compile(r"violates PodSecurity"), f"set {NAMESPACE_SETTING} to a namespace for privileged or baseline pods: Kaniko is root in its container"),
     (re.compile(r"is being terminated"), f"set {NAMESPACE_SETTING} to another namespace"),
     (re.compile(r"is forbidden|is invalid|admission webhook .* denied"), "ask whoever runs the cluster, or lay a pod template over the pod"),
