@@ -352,16 +352,22 @@ def test_pod_that_is_taken_away(cluster: Any, build: Callable[..., Any]) -> None
 
 
 @pytest.mark.parametrize(
-    ("reason", "message", "exit_code"),
+    ("reason", "message", "exit_code", "remedy"),
     [
-        ("Evicted", "The node was low on resource: ephemeral-storage.", 137),
-        ("Terminated", "Pod was terminated in response to imminent node shutdown.", 143),
+        ("Evicted", "The node was low on resource: ephemeral-storage.", 137, "METAFLOW_PREBUILT_KANIKO_DISK"),
+        (
+            "Evicted",
+            "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi.",
+            137,
+            "METAFLOW_PREBUILT_KANIKO_DISK",
+        ),
+        ("Terminated", "Pod was terminated in response to imminent node shutdown.", 143, "build again"),
     ],
 )
 def test_pod_that_is_taken_away_while_it_builds(
-    cluster: Any, build: Callable[..., Any], reason: str, message: str, exit_code: int
+    cluster: Any, build: Callable[..., Any], reason: str, message: str, exit_code: int, remedy: str
 ) -> None:
-    """Kaniko was killed, and not for want of memory: the pod says why."""
+    """Kaniko was killed, and not for want of memory: the pod says why, and for want of disk the setting is named."""
 
     def story(fake: Any, job: Any) -> None:
         pod = fake.add_pod(job)
@@ -374,6 +380,7 @@ def test_pod_that_is_taken_away_while_it_builds(
     with pytest.raises(BuildError) as caught:
         build()
     assert caught.value.reason == f"{reason}: {message}"
+    assert remedy in caught.value.remedy
     assert caught.value.output == ("INFO[0000] half way",)
 
 

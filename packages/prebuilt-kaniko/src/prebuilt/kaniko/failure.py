@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from prebuilt.core.known_causes import find_remedy, known_cause
 from prebuilt.kaniko.config import CREDENTIALS_SETTING, MEMORY_SETTING, SECRET_SETTING
-from prebuilt.kaniko.pod_state import Ended
+from prebuilt.kaniko.pod_state import MORE_DISK, Ended
 from prebuilt.oci.amazon import engine_remedy
 from prebuilt.oci.docker_config import Login
 
@@ -34,7 +34,7 @@ _CAUSES = (
     ),
     known_cause(
         r"no space left on device|disk quota exceeded",
-        "ask for more disk (METAFLOW_PREBUILT_KANIKO_DISK), or for nodes with more",
+        MORE_DISK,
         is_of_steps=True,
     ),
     known_cause(

@@ -39,6 +39,11 @@ _REFUSALS = (
 )  # fmt: skip
 """Why the cluster makes no pod for a Job, or no Job, and what can be done."""
 
+MORE_DISK = "ask for more disk (METAFLOW_PREBUILT_KANIKO_DISK), or for nodes with more"
+"""What to do where the disk was too small, whether Kaniko or the cluster says so."""
+
+# Source: https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/eviction/eviction_manager.go and helpers.go
+_OF_DISK = re.compile(r"ephemeral|DiskPressure")
 _MISSING = re.compile(r'\b(secret|configmap) "([^"]+)" not found')
 _NO_KEY = re.compile(r"non-existent (?:secret|config) key: \S+")
 _PULLING, _PULLED = re.compile(r"Pulling image"), re.compile(r"Successfully pulled image|Failed to pull image")
@@ -178,12 +183,14 @@ def last_warning(events: Sequence[Mapping[str, Any]], own: str) -> str:
     return f"{last.get('reason')}: {last.get('message')}" if last else ""
 
 
-def lost(pod: Mapping[str, Any]) -> str | None:
+def lost(pod: Mapping[str, Any]) -> Obstacle | None:
     """Return why the pod failed as a whole, such as an eviction; None if it did not, or failed because Kaniko did."""
     status = pod.get("status") or {}
     if status.get("phase") != "Failed" or (has_started(pod) and not status.get("reason")):
         return None
-    return f"{status.get('reason') or 'the pod failed'}: {status.get('message') or ''}".rstrip(": ")
+    reason = f"{status.get('reason') or 'the pod failed'}: {status.get('message') or ''}".rstrip(": ")
+    is_of_disk = _OF_DISK.search(reason) is not None
+    return Obstacle(reason=reason, remedy=MORE_DISK if is_of_disk else "build again, or ask whoever runs the cluster")
 
 
 def newest(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

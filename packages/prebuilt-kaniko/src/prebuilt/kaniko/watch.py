@@ -158,7 +158,7 @@ class JobWatch:
     def _check_lost(self, pod: Mapping[str, Any]) -> None:
         failed = lost(pod)
         if failed is not None:
-            raise self._failure(failed, "build again, or ask whoever runs the cluster")
+            raise self._stuck(failed)
 
     def _check_job(self, job: Mapping[str, Any]) -> None:
         failed = failed_job(job)
