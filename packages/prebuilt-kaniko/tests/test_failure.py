@@ -77,6 +77,17 @@ def test_login_that_ended(lives_s: int, words: str) -> None:
         assert (f"{expires_at:%H:%M} UTC" in remedy) == (lives_s < 0)
 
 
+def test_container_that_is_lost() -> None:
+    """A node that was restarted does not know how Kaniko ended: nobody says that it was for want of memory."""
+    said = "The container could not be located when the pod was terminated"
+    end = Ended(exit_code=137, reason="ContainerStatusUnknown", message=said)
+    reason, remedy = find_cause(end, ("INFO[0000] half way",), host="h", memory="4Gi", logins={})
+    assert reason == f"ContainerStatusUnknown: {said}"
+    assert remedy.startswith("build again")
+    killed = Ended(exit_code=137, reason="Error", message="")
+    assert "out of memory" in find_cause(killed, (), host="h", memory="4Gi", logins={})[0]
+
+
 def test_steps_say_much() -> None:
     """What a step says of passwords is about its package index, and not about the registry; its memory is its memory."""
     assert _remedy("401 Unauthorized for the index", "error building image: exit status 3") == ""

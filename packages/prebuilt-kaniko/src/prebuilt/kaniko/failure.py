@@ -15,6 +15,9 @@ _ERROR = re.compile(r"^(?:Error: |error |FATA\[\d+\] )", re.IGNORECASE)
 _REGISTRY = re.compile(r"https?://([^/\s]+)/v2/")
 _UNAUTHORIZED = re.compile(r"\b401\b|UNAUTHORIZED|authentication required|no basic auth credentials", re.IGNORECASE)
 _KILLED = 137  # 128 + SIGKILL
+# Said with the exit code 137, too, where the kubelet does not find a container that it has started.
+# Source: https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/kubelet_pods.go, convertToAPIContainerStatuses
+_UNKNOWN = "ContainerStatusUnknown"
 # Source: https://github.com/opencontainers/runc/blob/main/libcontainer/process_linux.go
 _KILLED_AT_START = "container init was OOM-killed"
 _LOGIN = (
@@ -90,6 +93,8 @@ def find_cause(
         memory: What it was given.
         logins: Those that went along, by host.
     """
+    if end.reason == _UNKNOWN:
+        return f"{end.reason}: {end.message}".rstrip(": "), "build again: its node was restarted or taken away"
     if end.reason == "OOMKilled" or end.exit_code == _KILLED or _KILLED_AT_START in end.message:
         return (
             f"it ran out of memory: it had {memory} and was killed (exit code {end.exit_code}, {end.reason or 'killed'})",
