@@ -280,6 +280,23 @@ def test_our_own_objects_may_come_late(cluster: Any, build: Callable[..., Any]) 
     assert not any("not found" in text for text in progress.texts)
 
 
+@pytest.mark.parametrize("what", ["secret", "configmap"])
+def test_node_that_reads_late(cluster: Any, build: Callable[..., Any], what: str) -> None:
+    """A busy node that has yet to read a Secret or a ConfigMap looks again: the build waits, as for every start."""
+
+    def story(fake: Any, job: Any) -> None:
+        pod = fake.add_pod(job)
+        message = f"failed to sync {what} cache: timed out waiting for the condition"
+        waiting = {"reason": "CreateContainerConfigError", "message": message}
+        fake.set_status(pod, {"waiting": waiting}, phase="Pending")
+        time.sleep(1.5)
+        fake.run(pod)
+        fake.end(pod)
+
+    cluster.story = story
+    assert build() is None
+
+
 def test_job_that_somebody_deletes(cluster: Any, build: Callable[..., Any]) -> None:
     """It is said that somebody else did it."""
     progress = RecordingProgress()

@@ -46,6 +46,9 @@ MORE_DISK = "ask for more disk (METAFLOW_PREBUILT_KANIKO_DISK), or for nodes wit
 _OF_DISK = re.compile(r"ephemeral|DiskPressure")
 _MISSING = re.compile(r'\b(secret|configmap) "([^"]+)" not found')
 _NO_KEY = re.compile(r"non-existent (?:secret|config) key: \S+")
+# A node that has not read what a container needs within a second says so, and looks again.
+# Source: https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/util/manager/watch_based_manager.go
+_NOT_READ_YET = re.compile(r"failed to sync (?:secret|configmap) cache")
 _PULLING, _PULLED = re.compile(r"Pulling image"), re.compile(r"Successfully pulled image|Failed to pull image")
 
 
@@ -105,7 +108,8 @@ def obstacle(pod: Mapping[str, Any], own: str, pulled: str) -> Obstacle | None:
     for status in _statuses(pod):
         waiting = (status.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
-        if reason in _HOPELESS and not is_early(str(waiting.get("message")), own):
+        message = str(waiting.get("message"))
+        if reason in _HOPELESS and not is_early(message, own) and not _NOT_READ_YET.search(message):
             image = status.get("image", "")
             said = (pulled if reason == "ImagePullBackOff" and pulled else waiting.get("message")) or ""
             return Obstacle(reason=f"{reason} of {image}: {said}".rstrip(": "), remedy=_HOPELESS[reason])
