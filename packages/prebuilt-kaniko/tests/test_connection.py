@@ -153,7 +153,7 @@ def test_quota_that_others_use_at_the_same_moment(cluster: Any) -> None:
 
 def test_no_cluster(tmp_path: Path) -> None:
     """A configuration that is not there, or names no cluster, is told with the variable."""
-    for text in (None, "nonsense", "apiVersion: v1\nkind: Config\n"):
+    for text in (None, "nonsense", "not: [yaml", "apiVersion: v1\nkind: Config\n"):
         path = tmp_path / "config"
         if text is not None:
             path.write_text(text)

@@ -36,12 +36,13 @@ class Connection:
             return self._client
 
     def _connect(self) -> Any:  # noqa: ANN401 - as above
+        import yaml
         from kubernetes import client, config
 
         configuration = client.Configuration()
         try:
             self._load(config, configuration)
-        except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        except (config.ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError) as error:
             raise EngineError(
                 "find the Kubernetes cluster",
                 at=self._environ.get("KUBECONFIG", ""),
