@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from prebuilt.core.build_service import Cancellation
-from prebuilt.core.errors import BuildError, CancelledError, EngineError
+from prebuilt.core.errors import BuildError, CancelledError, EngineError, SettingError
 from prebuilt.core.settings import Settings
 from prebuilt.kaniko import KanikoBuildService
 from prebuilt.kaniko.bucket import open_bucket
@@ -286,6 +286,22 @@ def test_what_amazon_refuses(s3: S3, tmp_path: Path, code: str, words: str) -> N
         with pytest.raises(BuildError, match=f"{code}: no") as caught:
             bucket.put("key", path, lambda: None)
     assert words in caught.value.remedy
+
+
+def test_profile_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, as with the other packages for AWS."""
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(SettingError, match=r"AWS_PROFILE.*nobody"):
+        open_bucket("s3://contexts")
+
+
+def test_configuration_of_amazon_that_is_malformed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its file is named."""
+    config = tmp_path / "config"
+    config.write_text("[default\nregion = eu-west-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    with pytest.raises(BuildError, match=str(config)):
+        open_bucket("s3://contexts")
 
 
 def test_google_bucket_that_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def open_bucket(url: str) -> Bucket:
     """Return the bucket of ``gs://bucket/folder`` or ``s3://bucket/folder``; nothing is asked of it yet.
 
     Raises:
-        EngineError: Its SDK is not installed.
+        BuildError: The configuration of the SDK cannot be read.
+        EngineError: The SDK is not installed.
+        SettingError: The profile or the region of the SDK is not there.
     """
     parts = urlsplit(url)
     bucket, folder = parts.netloc, parts.path.strip("/")
@@ -50,8 +52,9 @@ class AmazonBucket:
         """Keep objects below `folder`."""
         boto3 = _sdk("boto3", "s3")
         self._bucket, self._folder = bucket, folder
-        # A session of its own: boto3's default one is not for several threads.
-        self._client: Any = boto3.session.Session().client("s3")
+        with self._errors("read the AWS configuration", ""):
+            # A session of its own: boto3's default one is not for several threads.
+            self._client: Any = boto3.session.Session().client("s3")
 
     def put(self, key: str, path: Path, check: Callable[[], None]) -> str:
         """Upload in parts where the file is large."""
