@@ -316,7 +316,9 @@ class TestErrors:
     [
         (403, "PERMISSION_DENIED", "Permission 'x' denied", "artifactregistry.repositories.get"),
         (403, "PERMISSION_DENIED", "a role with the serviceusage.services.use permission", "set-quota-project"),
-        (403, "PERMISSION_DENIED", "Artifact Registry API has not been used in project 1", "gcloud services enable"),
+        (403, "PERMISSION_DENIED", "API has not been used in project 12 before or it is disabled", "--project=12"),
+        (403, "PERMISSION_DENIED", "API has not been used in project 764086051850 before", "set-quota-project"),
+        (403, "PERMISSION_DENIED", "The API requires a quota project, which is not set", "set-quota-project"),
         (400, "INVALID_ARGUMENT", "invalid location", "METAFLOW_PREBUILT_GCR_HOST"),
         (401, "UNAUTHENTICATED", "invalid credentials", "gcloud auth application-default login"),
         (429, "RESOURCE_EXHAUSTED", "Quota exceeded", "METAFLOW_PREBUILT_GCR_CREATE_REPOSITORY=0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,14 @@ _IMPERSONATION = (
     " roles/iam.workloadIdentityUser) on that service account to whoever deploys"
 )
 _ENABLE = "gcloud services enable artifactregistry.googleapis.com --project={}"
+_DISABLED = re.compile(r"has not been used in project (\S+)")
+# The requests of a user's login without a project are counted for gcloud's own, in which nobody else can enable an API.
+# Source: https://cloud.google.com/docs/authentication/troubleshoot-adc#user-creds-client-based, and for the number
+# https://github.com/googleapis/google-auth-library-python/blob/main/google/auth/_cloud_sdk.py, CLOUD_SDK_CLIENT_ID
+_NO_PAYER = re.compile(r"requires a quota project|in project 764086051850\b")
+_CHOOSE_PAYER = (
+    "your login has no project that its requests are counted for: gcloud auth application-default set-quota-project {}"
+)
 _PAYING = "serviceusage.services.use"
 _PAYS = (
     f"grant {_PAYING} (roles/serviceusage.serviceUsageConsumer) on the project that your requests are counted for to whoever"
@@ -114,6 +123,16 @@ def _said(error: Exception) -> str:
     return str(error.args[0]) if error.args else type(error).__name__
 
 
+def _payer_remedy(reason: str, repository: ArtifactRepository) -> str:
+    """Return what helps where the project is not fit that a request is counted for, which may be another than the repository's."""
+    disabled = _DISABLED.search(reason)
+    if _NO_PAYER.search(reason):
+        return _CHOOSE_PAYER.format(repository.project)
+    if disabled:
+        return f"enable the API: {_ENABLE.format(disabled[1])}"
+    return _PAYS if _PAYING in reason else ""
+
+
 def explained(error: RegistryError, repository: ArtifactRepository, permission: Permission) -> PrebuiltError:
     """Return what the API of Artifact Registry answered, with what helps.
 
@@ -125,10 +144,9 @@ def explained(error: RegistryError, repository: ArtifactRepository, permission: 
     remedy = error.remedy
     if error.status is None:  # nothing was answered, or there was no token to ask with: the error says so
         return error
-    if "SERVICE_DISABLED" in error.reason or "has not been used in project" in error.reason:
-        remedy = f"enable the API: {_ENABLE.format(repository.project)}"
-    elif _PAYING in error.reason:
-        remedy = _PAYS
+    of_payer = _payer_remedy(error.reason, repository)
+    if of_payer:
+        remedy = of_payer
     elif isinstance(error, ForbiddenError):
         remedy = (
             f"grant {permission} on project {repository.project} to whoever deploys, or have an operator run"
