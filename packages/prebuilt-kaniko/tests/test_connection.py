@@ -190,6 +190,16 @@ def test_login_that_has_expired(cluster: Any, monkeypatch: pytest.MonkeyPatch) -
     assert "log in to the cluster again" in said[-1]
 
 
+def test_login_that_expires_while_a_log_is_opened(cluster: Any) -> None:
+    """The log is asked for again with a new login, as everything else is: the build goes on."""
+    cluster.passing["get", "pods/log"] = [(401, "Unauthorized", "Unauthorized")]
+    said: list[str] = []
+    assert _build(said), said
+    cluster.passing["get", "pods/log"] = [(401, "Unauthorized", "Unauthorized")] * 2
+    assert not _build(said)
+    assert "log in to the cluster again" in said[-1]
+
+
 def test_login_command_that_fails(cluster: Any, tmp_path: Path) -> None:
     """The client asks as nobody then, who may do nothing: that is no matter of the Role."""
     config = yaml.safe_load((tmp_path / "kubeconfig").read_text())

@@ -100,19 +100,29 @@ class Cluster:
 
         A failure is raised as the client library does: whoever reads a log has to go on after one anyway.
         """
-        from kubernetes import client
+        from kubernetes.client import ApiException
 
         since = {} if since_s is None else {"since_seconds": since_s}
-        return client.CoreV1Api(self.connection.client()).read_namespaced_pod_log(
-            pod,
-            self.namespace,
-            container=container,
-            follow=True,
-            timestamps=True,
-            _preload_content=False,
-            _request_timeout=(_TIMEOUT_S[0], _SILENCE_S),
-            **since,
-        )
+
+        def call(api: Any) -> Any:  # noqa: ANN401 - as above
+            return _group(api, "pods").read_namespaced_pod_log(
+                pod,
+                self.namespace,
+                container=container,
+                follow=True,
+                timestamps=True,
+                _preload_content=False,
+                _request_timeout=(_TIMEOUT_S[0], _SILENCE_S),
+                **since,
+            )
+
+        api = self.connection.client()
+        try:
+            return call(api)
+        except ApiException as error:
+            if not _lacks_login(error):
+                raise
+            return call(self.connection.client(instead_of=api))
 
     def refusal(self, verb: str, resource: str, error: Any) -> EngineError:  # noqa: ANN401 - an ApiException
         """Return the error for what the API answered; the verb and the resource are in it."""
