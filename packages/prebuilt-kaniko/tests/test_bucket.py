@@ -304,8 +304,9 @@ def test_configuration_of_amazon_that_is_malformed(monkeypatch: pytest.MonkeyPat
         open_bucket("s3://contexts")
 
 
-def test_google_bucket_that_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """So it is of Google's."""
+@contextlib.contextmanager
+def _denying_server() -> Iterator[str]:
+    """Give the address of a Cloud Storage that allows nothing."""
 
     class Denies(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -319,18 +320,41 @@ def test_google_bucket_that_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path:
         def log_message(self, *_: object) -> None:
             pass
 
-    path = tmp_path / "context"
-    path.write_bytes(b"data")
     with ThreadingHTTPServer(("127.0.0.1", 0), Denies) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def test_google_bucket_that_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So it is of Google's."""
+    path = tmp_path / "context"
+    path.write_bytes(b"data")
+    with _denying_server() as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
         monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
         bucket = open_bucket("gs://contexts")
         with pytest.raises(BuildError, match=r"grant storage\.objects\.create"):
             bucket.put("key", path, lambda: None)
         with pytest.raises(BuildError, match=r"grant storage\.objects\.delete"):
             bucket.delete("key")
-        server.shutdown()
+
+
+def test_google_credentials_without_a_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A login, or an identity of another cloud, may belong to no project: objects are written without one."""
+    from google.auth.credentials import AnonymousCredentials
+
+    path = tmp_path / "context"
+    path.write_bytes(b"data")
+    monkeypatch.setattr("google.auth.default", lambda **_: (AnonymousCredentials(), None))
+    for name in ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    with _denying_server() as address:
+        monkeypatch.setenv("API_ENDPOINT_OVERRIDE", address)
+        with pytest.raises(BuildError, match=r"grant storage\.objects\.create"):
+            open_bucket("gs://contexts").put("key", path, lambda: None)
 
 
 def test_what_is_gone_need_not_be_deleted(store: Any) -> None:

@@ -126,7 +126,7 @@ class GoogleBucket:
         from google.auth.exceptions import GoogleAuthError
 
         try:
-            client = self._storage.Client()
+            client = self._storage.Client(project=None)  # not that of the environment: objects need none
             try:
                 work(client.bucket(self._bucket).blob(name))
             finally:
