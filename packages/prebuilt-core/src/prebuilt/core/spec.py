@@ -52,7 +52,7 @@ class BaseImage:
 
     Attributes:
         reference: As the user wrote it: ``python:3.11-slim``.
-        repository: Where it is, without tag or digest, in the form that :func:`prebuilt.oci.open_repository` opens.
+        repository: Where it is, without tag or digest, in the form that :func:`prebuilt.oci.open.open_repository` opens.
         digest: Of its manifest for `platform`.
         platform: That of the manifest.
         layer_count: Layers it has.

@@ -41,7 +41,7 @@ class LocalRegistryConfig:
         """
         namespace, port = image_namespace(settings), settings.positive_int(PORT, default=_DEFAULT_PORT)
         if port > _HIGHEST_PORT:
-            raise SettingError(f"METAFLOW_{PORT}", reason=f"{port} is not a port", remedy="write 1024 to 65535")
+            raise SettingError(f"METAFLOW_{PORT}", reason=f"{port} is not a port", remedy="write 1 to 65535")
         push, pull = (_repository(settings, name, namespace) for name in (PUSH, PULL))
         return cls(
             push=push or pull,
