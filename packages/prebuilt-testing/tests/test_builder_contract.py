@@ -65,13 +65,16 @@ class Printing(DockerBuildService):
 
 
 class Revealing(DockerBuildService):
-    """Shows what it was given."""
+    """Shows what it was given, in a way that nobody looks through."""
 
-    def build_and_push(self, *arguments: Any, **_: Any) -> bool:
-        """Say the password."""
-        *_, credentials, echo = arguments
-        echo(f"docker login --password {credentials['password']}")
+    def build_and_push(self, *_: Any, **__: Any) -> bool:
+        """Fail."""
         return False
+
+    def build(self, request: BuildRequest, progress: ImageProgress) -> None:
+        """Say the password, and fail."""
+        progress.state(f"docker login --password {request.push_credentials['password']}")
+        super().build(request, progress)
 
 
 class Untidy(DockerBuildService):
