@@ -39,9 +39,8 @@ def cache_setting(settings: Settings, name: str, *, default: str | None = None, 
 
 
 def _is_place(value: str, *, takes_tag: bool) -> bool:
-    if not has_host(value) or is_layout(
-        value
-    ):  # a name alone is more likely a switch that is misspelt than a repository of Docker Hub
+    # A name alone is a repository of Docker Hub to Docker; here it is more likely a switch that is misspelt.
+    if not has_host(value) or is_layout(value):
         return False
     try:
         reference = parse_reference(value)

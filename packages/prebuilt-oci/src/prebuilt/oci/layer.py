@@ -46,9 +46,8 @@ class PieceBuffers:
         try:
             piece = self._spare.pop()
         except IndexError:
-            piece = memoryview(
-                mmap(-1, PIECE_BYTES)
-            )  # not a bytearray, which is filled with zeros at once: many layers are smaller
+            # Not a bytearray, which is filled with zeros at once: most layers are much smaller than a piece.
+            piece = memoryview(mmap(-1, PIECE_BYTES))
         try:
             yield piece
         finally:
