@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaflow.metaflow_config import get_pinned_conda_libs
 
@@ -18,6 +18,9 @@ from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.settings import Settings
 from prebuilt.core.storage import cache_dir
 from prebuilt.core.url_secrets import remember_credentials
+
+if TYPE_CHECKING:
+    from prebuilt.lock.condarc import Condarc
 
 DEFAULT_CUDA = "12.4"
 """Highest CUDA version that the drivers of a cluster are assumed to support, where nobody says: that of the oldest driver
@@ -84,11 +87,13 @@ def _host_cuda(settings: Settings) -> str | None:
 
 
 def _requirements(asked: Asked, target: Target, datastore_type: str) -> Requirements:
-    python = asked.python or host_python()
+    from prebuilt.lock.condarc import Condarc
+
+    python, conda_config = asked.python or host_python(), Condarc.load(os.environ)
     return Requirements(
         python=python,
         target=target,
-        conda={_of_channel(name): spec for name, spec in asked.conda.items()},
+        conda={_of_channel(name, conda_config): spec for name, spec in asked.conda.items()},
         pypi={name: _without_secret_of_url(spec) for name, spec in asked.pypi.items()},
         local=local_digests(asked.pypi, Path.cwd()),
         runtime=get_pinned_conda_libs(python, datastore_type),
@@ -96,15 +101,13 @@ def _requirements(asked: Asked, target: Target, datastore_type: str) -> Requirem
     )
 
 
-def _of_channel(name: str) -> str:
+def _of_channel(name: str, conda_config: Condarc) -> str:
     """Return ``channel::name`` with the channel that conda's configuration calls so, without credentials: they are remembered for the bake.
 
     A name that stands for several channels stays: a package can be asked of one.
     """
-    from prebuilt.lock.condarc import Condarc
-
     channel, colons, package = name.rpartition("::")
-    meant = Condarc.load(os.environ).expanded([channel]) if channel else ()
+    meant = conda_config.expanded([channel]) if channel else ()
     return f"{remember_credentials(meant[0] if len(meant) == 1 else channel)}{colons}{package}"
 
 
