@@ -90,7 +90,8 @@ class Download:
 
     def __exit__(self, *_: object) -> None:
         try:
-            with contextlib.suppress(StorageError):  # a full disk once more: what was not flushed is not wanted
+            # A full disk once more: what was not flushed is not wanted.
+            with contextlib.suppress(StorageError, OSError):
                 self._file.close()
         finally:
             if not self._is_kept:
