@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,7 @@ from prebuilt.core.settings import Settings
 
 _ELSEWHERE = "set METAFLOW_PREBUILT_CACHE_DIR (for images METAFLOW_PREBUILT_LAYOUT, if that is set)"
 _TEMPORARY_ELSEWHERE = "set TMPDIR"
+_ABANDONED_AFTER_S = 24 * 3600
 _REMEDIES = {
     errno.ENOSPC: "free some space, or {elsewhere} to a larger disk",
     errno.EDQUOT: "free some of your quota, or {elsewhere} to another disk",
@@ -115,6 +117,21 @@ def write_atomically(path: Path, data: bytes, *, is_durable: bool = False) -> No
     """Write a whole file by rename; see :func:`atomic_file`."""
     with atomic_file(path, is_durable=is_durable) as file:
         file.write(data)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed a day ago or longer left half-made in `folder`: no download and no layer takes that long."""
+    import shutil  # as above
+
+    oldest = time.time() - _ABANDONED_AFTER_S
+    for path in folder.glob("*"):
+        with contextlib.suppress(OSError):  # another process tidies up, too; or it is another user's
+            if path.stat().st_mtime >= oldest:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

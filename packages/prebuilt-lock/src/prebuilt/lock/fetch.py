@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, final
@@ -16,7 +14,7 @@ from prebuilt.core.errors import DigestMismatchError, FetchError, without_creden
 from prebuilt.core.lock import CondaPackage, LockedPackage, Wheel
 from prebuilt.core.retry import LONGEST_WAIT_S, Backoff, pause
 from prebuilt.core.settings import Settings
-from prebuilt.core.storage import storage_errors
+from prebuilt.core.storage import remove_abandoned, storage_errors
 from prebuilt.lock.conda_download import CondaDownloader
 from prebuilt.lock.download import Advance, Check, Download, TransientError, digest_mismatch
 from prebuilt.lock.index_config import IndexConfig
@@ -27,7 +25,6 @@ DOWNLOADS = "downloads"
 """Of the cache folder: what is on its way, of files and of folders of builds."""
 
 _CHUNK_BYTES = 1 << 20
-_STALE_S = 24 * 3600  # a download that a killed process left behind; none takes that long
 
 
 class Downloader(Protocol):
@@ -170,13 +167,8 @@ class PackageFiles:
 
     def _sweep(self) -> None:
         """Remove, once, what killed processes left behind long ago."""
-        if not self._swept.acquire(blocking=False):
-            return
-        oldest = time.time() - _STALE_S
-        for path in self._downloads.glob("*"):
-            with contextlib.suppress(OSError):  # another process sweeps too; or it is another user's
-                if path.stat().st_mtime < oldest:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self._swept.acquire(blocking=False):
+            remove_abandoned(self._downloads)
 
 
 def _given_up(package: LockedPackage, reason: str, remedy: str) -> FetchError:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any, TypeVar
 
 from prebuilt.core.errors import BuildError
 from prebuilt.core.settings import Settings
-from prebuilt.core.storage import cache_dir
+from prebuilt.core.storage import cache_dir, remove_abandoned
 from prebuilt.lock.bytecode import BytecodeCompiler
 from prebuilt.lock.fetch import PackageFiles
 from prebuilt.lock.index_config import IndexConfig
@@ -22,8 +20,6 @@ from prebuilt.native.config import NativeConfig
 from prebuilt.oci.layer import PieceBuffers
 
 T = TypeVar("T")
-
-_ABANDONED_AFTER_S = 24 * 3600  # no layer takes this long
 
 
 class Workbench:
@@ -34,7 +30,7 @@ class Workbench:
         self._config = NativeConfig.from_settings(settings)
         cache = cache_dir(settings)
         self.scratch: Path = cache / "scratch"
-        _sweep(self.scratch)
+        remove_abandoned(self.scratch)
         self.files = PackageFiles(settings, IndexConfig.load(settings), cache)
         self.threads = ThreadPoolExecutor(self._config.layer_workers, thread_name_prefix="layer")
         self.buffers = PieceBuffers()
@@ -105,16 +101,3 @@ class Workshop:
                 if self._visitors == 0:
                     workbench.close()
                     self._workbench = None
-
-
-def _sweep(folder: Path) -> None:
-    """Remove layers and unpacked packages that killed processes left behind long ago."""
-    oldest = time.time() - _ABANDONED_AFTER_S
-    for path in folder.glob("*"):
-        with contextlib.suppress(OSError):  # another process sweeps too; or it is not ours to remove
-            if path.stat().st_mtime >= oldest:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
