@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,12 +47,19 @@ def test_pieces_are_small(tmp_path: Path) -> None:
 
 def test_nobody_waits_for_what_will_not_come(tmp_path: Path) -> None:
     """Readers of a blob that is given up are told so, also in the middle."""
+    begun = threading.Event()
+
+    def read() -> None:
+        for _ in blob.pieces():
+            begun.set()
+
     with ThreadPoolExecutor() as threads:
         with GrowingBlob(tmp_path) as blob:
             waiting = [threads.submit(wait) for wait in (blob.wait_for_some, blob.wait_for_all)]
             blob.write(b"one")
-            waiting.append(threads.submit(lambda: list(blob.pieces())))
+            waiting.append(threads.submit(read))
             assert waiting[0].result() is None
+            assert begun.wait(10)
         for each in waiting[1:]:
             with pytest.raises(CancelledError, match="not finished"):
                 each.result()
