@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import tempfile
 import threading
 from datetime import datetime, timedelta, timezone
@@ -14,6 +15,7 @@ import pytest
 
 from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import CancelledError, SettingError, StorageError
+from prebuilt.core.home import home_folder
 from prebuilt.core.retry import Backoff, parse_retry_after, pause
 from prebuilt.core.settings import Settings
 from prebuilt.core.storage import atomic_file, cache_dir, read_if_there, scratch_folder, write_atomically
@@ -97,6 +99,18 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("sys.platform", "linux")
     assert cache_dir(settings(PREBUILT_CACHE_DIR=str(tmp_path / "c"))) == tmp_path / "c"
     assert cache_dir(settings()) == tmp_path / "metaflow-prebuilt"
+
+
+def test_a_user_without_a_home_is_told_to_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images run as a number that no /etc/passwd knows, and some clear the environment."""
+    assert home_folder({"HOME": "/h"}) == Path("/h")
+    monkeypatch.delenv("HOME")
+    assert home_folder({}) == Path.home()  # of /etc/passwd
+    monkeypatch.setattr(os, "getuid", lambda: 3_987_654_321)
+    monkeypatch.delenv("METAFLOW_HOME", raising=False)
+    for ask in (lambda: home_folder({}), Settings.load):
+        with pytest.raises(SettingError, match=r"HOME: it is not set, and .* number 3987654321; set it to a folder"):
+            ask()
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prebuilt.core.errors import SettingError
+from prebuilt.core.home import home_folder
 from prebuilt.core.storage import storage_errors
 
 _FILE = "config.json"
@@ -19,7 +20,7 @@ _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 
 def docker_config_folder(environ: Mapping[str, str]) -> Path:
     """Return the folder that ``docker`` reads; it may not exist."""
-    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or Path.home()) / ".docker")
+    return Path(environ.get("DOCKER_CONFIG") or home_folder(environ) / ".docker")
 
 
 def private_docker_config(

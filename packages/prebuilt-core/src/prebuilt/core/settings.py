@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prebuilt.core.errors import SettingError
+from prebuilt.core.home import home_folder
 
 OFF = frozenset({"", "0", "false", "no", "off"})
 ON = frozenset({"1", "true", "yes", "on"})
@@ -32,7 +33,8 @@ class Settings:
 
         Source: metaflow/metaflow_config_funcs.py (METAFLOW_HOME, METAFLOW_PROFILE, init_local_config)
         """
-        home = Path(os.environ.get("METAFLOW_HOME") or "~/.metaflowconfig").expanduser()
+        named = os.environ.get("METAFLOW_HOME")
+        home = Path(named).expanduser() if named else home_folder(os.environ) / ".metaflowconfig"
         profile = os.environ.get("METAFLOW_PROFILE")
         data = _read(home / (f"config_{profile}.json" if profile else "config.json"), "METAFLOW_PROFILE")
         project = _project_folder()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from prebuilt.core.errors import StorageError
+from prebuilt.core.home import home_folder
 from prebuilt.core.settings import Settings
 
 _ELSEWHERE = "set METAFLOW_PREBUILT_CACHE_DIR (for images METAFLOW_PREBUILT_LAYOUT, if that is set)"
@@ -37,8 +38,8 @@ def cache_dir(settings: Settings) -> Path:
     if configured:
         return Path(configured).expanduser().absolute()
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "metaflow-prebuilt"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaflow-prebuilt"
+        return home_folder(os.environ) / "Library" / "Caches" / "metaflow-prebuilt"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_folder(os.environ) / ".cache") / "metaflow-prebuilt"
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 
 from prebuilt.core.credentials import Credentials, CredentialsSource
 from prebuilt.core.errors import UnauthorizedError
+from prebuilt.core.home import home_folder
 from prebuilt.core.settings import Settings
 from prebuilt.gcr.failure import google_errors
 from prebuilt.oci.config import NetworkConfig
@@ -136,8 +137,8 @@ def _users_file(environ: Mapping[str, str]) -> Path:
 
     Source: https://cloud.google.com/docs/authentication/application-default-credentials#personal
     """
-    folder = environ.get("CLOUDSDK_CONFIG")
-    return (Path(folder) if folder else Path.home() / ".config" / "gcloud") / "application_default_credentials.json"
+    folder = Path(environ.get("CLOUDSDK_CONFIG") or home_folder(environ) / ".config" / "gcloud")
+    return folder / "application_default_credentials.json"
 
 
 def _named_file(environ: Mapping[str, str]) -> str:

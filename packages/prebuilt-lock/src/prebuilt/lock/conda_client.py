@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError
+from prebuilt.core.home import home_folder
 from prebuilt.core.storage import scratch_folder
 from prebuilt.core.url_secrets import remember_credentials
 from prebuilt.lock.authorities import trusting
@@ -72,8 +73,9 @@ def _logins_of(config: Config, logins: Mapping[str, Credentials]) -> Iterator[No
     Only from a file, which is gone afterwards. In URLs they would stay in rattler's cache. Since rattler reads no other file then, this
     one holds what is in those.
     """
-    known = {host: _basic(login) for host, login in all_from_netrc(os.environ, Path.home()).items()}
-    for path in reversed(authentication_files(config, os.environ, Path.home())):
+    home = home_folder(os.environ)
+    known = {host: _basic(login) for host, login in all_from_netrc(os.environ, home).items()}
+    for path in reversed(authentication_files(config, os.environ, home)):
         known |= read_authentication(path)
     known |= {host: _basic(login) for host, login in logins.items()}
     with scratch_folder("prebuilt-login-") as folder:  # nobody else may look into it

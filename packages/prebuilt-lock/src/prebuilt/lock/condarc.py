@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prebuilt.core.errors import SettingError
+from prebuilt.core.home import home_folder
 
 _DEFAULTS = "defaults"
 # Source: https://docs.conda.io/projects/conda/en/stable/user-guide/configuration/settings.html#default-channels-default-channels
@@ -72,7 +73,7 @@ def _files(environ: Mapping[str, str]) -> Iterator[Path]:
     Source: https://docs.conda.io/projects/conda/en/stable/user-guide/configuration/use-condarc.html#searching-for-condarc, and
     for ``.mambarc`` https://mamba.readthedocs.io/en/latest/user_guide/configuration.html
     """
-    home = Path(environ.get("HOME") or Path.home())
+    home = home_folder(environ)
     folders = [Path("/etc/conda"), Path("/var/lib/conda")]
     root = environ.get("CONDA_ROOT") or environ.get("MAMBA_ROOT_PREFIX")
     if root or environ.get("CONDA_EXE"):

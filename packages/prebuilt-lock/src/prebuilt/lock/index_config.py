@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError, without_credentials
+from prebuilt.core.home import home_folder
 from prebuilt.core.settings import Settings
 from prebuilt.core.url_secrets import credentials_in, remembered_credentials
 from prebuilt.lock.authorities import Authorities
@@ -66,7 +67,7 @@ class IndexConfig:
             StorageError: The authorities could not be written into the cache.
         """
         environ = dict(settings.environ)
-        home = Path(environ.get("HOME") or Path.home())
+        home = home_folder(environ)
         pip = PipConfig.load(environ, home)
         uv = UvConfig.load(environ, home, folder or Path.cwd())
         of_pip = (*([pip.get("index-url") or ""]), *pip.words("extra-index-url"))

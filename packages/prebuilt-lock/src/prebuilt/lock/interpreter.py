@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from prebuilt.core.home import home_folder
+
 _PROBE = "import sys; print(sys.implementation.name, '%d.%d' % sys.version_info[:2], sys.version_info[3], sys.abiflags)"
 _PROBE_TIMEOUT_S = 20
 
@@ -36,7 +38,7 @@ def _search(xy: str) -> Path | None:
 
 
 def _candidates(xy: str, environ: Mapping[str, str]) -> Iterator[Path]:
-    home = Path(environ.get("HOME") or Path.home())
+    home = home_folder(environ)
     for folder in environ.get("PATH", "").split(os.pathsep):
         if folder:
             yield Path(folder) / f"python{xy}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prebuilt.core.errors import SettingError
+from prebuilt.core.home import home_folder
 from prebuilt.core.loopback import is_loopback
 from prebuilt.core.settings import Settings
 
@@ -175,7 +176,7 @@ def _file_or_folder(name: str, value: str) -> tuple[Path | None, Path | None]:
 
 
 def _certificate_folders(settings: Settings) -> tuple[Path, ...]:
-    home = Path(settings.environ.get("HOME") or Path.home())
+    home = home_folder(settings.environ)
     return (
         home / ".config" / "docker" / "certs.d",
         home / ".config" / "containers" / "certs.d",

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import SettingError, UnauthorizedError
+from prebuilt.core.home import home_folder
+from prebuilt.core.private_docker_config import docker_config_folder
 from prebuilt.core.storage import storage_errors
 
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
@@ -257,7 +259,7 @@ def find_variable_login(host: str, repository: str, environ: Mapping[str, str]) 
 
 def docker_login_file(environ: Mapping[str, str]) -> Path:
     """Return the file that may hold logins of Docker; it need not exist."""
-    return Path(environ.get("DOCKER_CONFIG") or _home(environ) / ".docker") / "config.json"
+    return docker_config_folder(environ) / "config.json"
 
 
 def podman_login_files(environ: Mapping[str, str]) -> list[Path]:
@@ -271,15 +273,11 @@ def podman_login_files(environ: Mapping[str, str]) -> list[Path]:
         if not Path(named).is_file():
             raise SettingError("REGISTRY_AUTH_FILE", at=named, reason="no such file", remedy="log in, or unset it")
         return [Path(named)]
-    config = Path(environ.get("XDG_CONFIG_HOME") or _home(environ) / ".config") / "containers" / "auth.json"
+    config = Path(environ.get("XDG_CONFIG_HOME") or home_folder(environ) / ".config") / "containers" / "auth.json"
     if sys.platform == "darwin":
         return [config]
     runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") / "containers" / "auth.json"
     return [runtime, config]
-
-
-def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME") or Path.home())
 
 
 def ask_helper(name: str, server: str, origin: str) -> Login | None:

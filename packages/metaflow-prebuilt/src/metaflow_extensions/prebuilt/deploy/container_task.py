@@ -22,6 +22,7 @@ from metaflow.util import get_username
 from metaflow_extensions.prebuilt.deploy.errors import clean_errors
 from metaflow_extensions.prebuilt.plugins.conda.decorators import IMAGE_VARIABLE
 from metaflow_extensions.prebuilt.plugins.conda.shell_line import within_quotes
+from prebuilt.core.home import home_folder
 from prebuilt.core.settings import Settings
 from prebuilt.oci.containers import ContainerRun, Mount, run_to_end, select_engine
 
@@ -189,8 +190,9 @@ def _mounts(flow_datastore: Any) -> Iterator[Mount]:
         if path.is_file():
             yield Mount(source=path, target=str(path), read_only=True)
     for folder in _FORWARDED_HOME_FOLDERS:
-        if (Path.home() / folder).is_dir():
-            yield Mount(source=Path.home() / folder, target=f"{HOME}/{folder}", read_only=True)
+        source = home_folder(os.environ) / folder
+        if source.is_dir():
+            yield Mount(source=source, target=f"{HOME}/{folder}", read_only=True)
 
 
 def _local_root() -> Path:
