@@ -436,6 +436,7 @@ class TestDistributions:
         """A package that is built for a Python counts; one that merely runs it does not."""
         assert distributions_of(self.package("numpy", noarch=None, build="py311h64a7726_0"))
         assert distributions_of(self.package("numpy", noarch=None, build="np2py311h64a7726_0"))
+        assert distributions_of(self.package("left", depends=("python>=3.9",)))
         assert not distributions_of(self.package("tool", noarch=None, build="h64a7726_0"))
         assert not distributions_of(self.package("lib", noarch="generic", depends=()))
         assert not distributions_of(self.package("tzdata"))

@@ -225,6 +225,16 @@ class TestLocalAndDirect:
         assert locked.url == url
         assert locked.size_bytes == (dist / "alpha-1.0-py3-none-any.whl").stat().st_size
 
+    def test_names_of_wheels_with_two_underscores(self, solve: Solve, index: PackageIndex, dist: Path, tmp_path: Path):
+        """What old tools wrote and uv takes is taken, from an index and from a folder."""
+        index.add(make_wheel(dist, "al_pha", "1.0").rename(dist / "al__pha-1.0-py3-none-any.whl"))
+        local = make_wheel(tmp_path, "be_ta", "2.0").rename(tmp_path / "be__ta-2.0-py3-none-any.whl")
+        wheels = solve({"al_pha": "", "be_ta": f"@ {local}"})
+        assert {name: (wheel.version, wheel.filename) for name, wheel in wheels.items()} == {
+            "al-pha": ("1.0", "al__pha-1.0-py3-none-any.whl"),
+            "be-ta": ("2.0", "be__ta-2.0-py3-none-any.whl"),
+        }
+
     def test_missing_local_wheel(self, solve: Solve):
         """A path with nothing there is named."""
         with pytest.raises(ResolveError, match=r"nowhere/alpha-1\.0-py3-none-any\.whl"):

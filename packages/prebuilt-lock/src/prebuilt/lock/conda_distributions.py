@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from prebuilt.core.lock import CondaPackage
+from prebuilt.lock.conda_specs import dependency_names
 
 _PURL = re.compile(r"pkg:pypi/([^@?#]+)(?:@([^?#]+))?")
 _PYTHON_BUILD = re.compile(r"py\d{2,}")
@@ -85,7 +86,7 @@ def distributions_of(package: CondaPackage, purls: Sequence[str] = ()) -> tuple[
 
 
 def _brings_python(package: CondaPackage) -> bool:
-    needs_python = any(spec.split(" ")[0] in {"python", "python_abi"} for spec in package.depends)
+    needs_python = not {"python", "python_abi"}.isdisjoint(dependency_names(package.depends))
     is_built_for_it = package.noarch == "python" or _PYTHON_BUILD.search(package.build) is not None
     return needs_python and is_built_for_it and package.name not in _NO_DISTRIBUTION
 

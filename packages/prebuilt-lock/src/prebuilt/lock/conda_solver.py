@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,14 @@ from prebuilt.core.requirements import Target
 from prebuilt.core.url_secrets import remembered_credentials
 from prebuilt.lock.conda_client import channel_config, conda_client
 from prebuilt.lock.conda_distributions import CondaDistribution, distributions_of
-from prebuilt.lock.conda_specs import channel_names, match_specs, open_channels, python_spec, virtual_packages
+from prebuilt.lock.conda_specs import (
+    channel_names,
+    dependency_names,
+    match_specs,
+    open_channels,
+    python_spec,
+    virtual_packages,
+)
 from prebuilt.lock.download import Check
 
 if TYPE_CHECKING:
@@ -33,8 +39,6 @@ _REQUEST_S = (
     300  # for one file of what a channel lists, some 50 MB at most: rattler does not tell whether it stands still
 )
 _LOOK_S = 0.1  # how soon a cancellation is seen
-
-_NAME_END = re.compile(r"[\s<>=!~\[]")
 
 T = TypeVar("T")
 
@@ -97,7 +101,7 @@ class CondaSolver:
             ResolveError: There is no solution, or a channel could not be read.
         """
         records = self._records(request, check)
-        graph = {record.name.normalized: _names(record.depends) for record in records}
+        graph = {record.name.normalized: dependency_names(record.depends) for record in records}
         python = closure(["python"], graph)
         runtime = closure(match_names(request.runtime), graph)
         roles: dict[str, Role] = {
@@ -182,11 +186,6 @@ def closure(roots: Iterable[str], graph: Mapping[str, Iterable[str]]) -> set[str
 def match_names(packages: Iterable[str]) -> list[str]:
     """Return the names in ``channel::name``."""
     return [package.rpartition("::")[2].lower() for package in packages]
-
-
-def _names(depends: Iterable[str]) -> list[str]:
-    """Return the names in match specs, which end at a blank, an operator or a bracket."""
-    return [_NAME_END.split(spec.rpartition("::")[2], maxsplit=1)[0].lower() for spec in depends]
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

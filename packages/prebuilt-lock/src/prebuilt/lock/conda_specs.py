@@ -16,6 +16,7 @@ from prebuilt.lock.targets import MACOS, glibc_of
 if TYPE_CHECKING:
     from rattler import Channel, ChannelConfig, GenericVirtualPackage, MatchSpec
 
+_NAME_END = re.compile(r"[\s<>=!~\[]")
 _TOKEN = re.compile(r"^(https?://.*)/t/[^/]+")
 # Versions of Linux and macOS on the machine that will run the environment are not known; these are pixi's assumptions.
 # Source: https://pixi.sh/latest/workspace/system_requirements/
@@ -44,6 +45,11 @@ def _match_spec(name: str, spec: str) -> MatchSpec:
             reason=str(error),
             remedy="write a version (1.2.3), a prefix (1.2.*) or a range (>=1,<2)",
         ) from error
+
+
+def dependency_names(depends: Iterable[str]) -> list[str]:
+    """Return the names in match specs of a channel, which end at a blank, an operator or a bracket."""
+    return [_NAME_END.split(spec.rpartition("::")[2], maxsplit=1)[0].lower() for spec in depends]
 
 
 def python_spec(python: str) -> str:

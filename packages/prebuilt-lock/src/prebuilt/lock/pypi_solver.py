@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from packaging.utils import parse_wheel_filename
-
 from prebuilt.core.errors import ResolveError, without_credentials
 from prebuilt.core.lock import Wheel
 from prebuilt.core.storage import scratch_folder
@@ -24,6 +22,7 @@ from prebuilt.lock.source_build import SourceBuilder
 from prebuilt.lock.targets import PythonTarget
 from prebuilt.lock.url_credentials import with_credentials
 from prebuilt.lock.uv import UvResult, interpreter, resolve_error, run_uv
+from prebuilt.lock.wheel_name import parse_wheel_name
 from prebuilt.lock.wheelhouse import WheelHouse
 
 _TOLD = ("is yanked", "does not have an extra")  # which of uv's warnings matter to the user
@@ -164,10 +163,10 @@ class PypiSolver:
         if file.local_path is not None:
             return self.wheelhouse.add(file.local_path)
         measured = RemoteFiles(config=self.config, check=self.check).measure(file)
-        name, version, _, _ = parse_wheel_filename(file.filename)
+        parts = parse_wheel_name(file.filename)
         return Wheel(
-            name=name,
-            version=str(version),
+            name=parts.distribution,
+            version=str(parts.version),
             filename=file.filename,
             url=without_credentials(file.url),
             sha256=measured.sha256 or "",

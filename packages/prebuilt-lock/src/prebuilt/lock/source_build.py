@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from packaging.utils import parse_wheel_filename
-
 from prebuilt.core.errors import ResolveError, without_credentials
 from prebuilt.core.lock import Wheel
 from prebuilt.core.storage import scratch_folder
@@ -22,6 +20,7 @@ from prebuilt.lock.remote_file import RemoteFiles
 from prebuilt.lock.source_tree import needs_compiler, unpacked
 from prebuilt.lock.targets import PythonTarget
 from prebuilt.lock.uv import interpreter, not_buildable, run_uv
+from prebuilt.lock.wheel_name import parse_wheel_name
 from prebuilt.lock.wheelhouse import WheelHouse
 
 _SOURCE_DATE_EPOCH = "1577836800"  # 2020-01-01: zip files cannot say 1970; wheels of the same source are the same bytes
@@ -55,7 +54,7 @@ class SourceBuilder:
             if why is not None:
                 raise _needs_compiling(title, target, why)
             wheel = self._build(source, folder / "out", title, target)
-            _, _, _, tags = parse_wheel_filename(wheel.name)
+            tags = parse_wheel_name(wheel.name).tags
             if any(tag.platform != "any" for tag in tags) or target.rank(wheel.name) is None:
                 raise _needs_compiling(title, target, f"here it gave {wheel.name}")
             return self.wheelhouse.add(wheel)

@@ -8,10 +8,10 @@ from functools import cached_property
 
 from packaging.markers import Marker
 from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
-from packaging.utils import parse_wheel_filename
 
 from prebuilt.core.errors import ResolveError
 from prebuilt.core.requirements import Target
+from prebuilt.lock.wheel_name import parse_wheel_name
 
 UNKNOWN_GLIBC = "2.17"
 """Assumed where a target does not say: the oldest that wheels and conda packages are still made for."""
@@ -105,9 +105,9 @@ class PythonTarget:
 
     def rank(self, filename: str) -> tuple[int, int] | None:
         """Return how well the wheel of that name fits, lower is better; None if it does not run on the target."""
-        _, _, build, tags = parse_wheel_filename(filename)
-        ranks = [self.tags[tag] for tag in tags if tag in self.tags]
-        return (min(ranks), -(build[0] if build else 0)) if ranks else None
+        parts = parse_wheel_name(filename)
+        ranks = [self.tags[tag] for tag in parts.tags if tag in self.tags]
+        return (min(ranks), -(parts.build[0] if parts.build else 0)) if ranks else None
 
     def fulfils(self, marker: str | None) -> bool:
         """Return whether an environment marker holds on the target; none always does."""

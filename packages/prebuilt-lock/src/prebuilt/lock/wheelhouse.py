@@ -34,12 +34,9 @@ class WheelHouse:
             StorageError: It cannot be read or copied.
         """
         # Not above: the build stage of a Dockerfile looks for wheels here too, and has no third-party package.
-        from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+        from prebuilt.lock.wheel_name import parse_wheel_name
 
-        try:
-            name, version, _, _ = parse_wheel_filename(path.name)
-        except InvalidWheelFilename as error:
-            raise ResolveError("use a local wheel", at=str(path), reason=str(error)) from error
+        parts = parse_wheel_name(path.name)
         if not path.is_file():
             raise ResolveError("use a local wheel", at=str(path), reason="there is no such file")
         digest = _sha256(path)
@@ -51,8 +48,8 @@ class WheelHouse:
             ):
                 shutil.copyfileobj(source, copy, _CHUNK)
         return Wheel(
-            name=canonicalize_name(name),
-            version=str(version),
+            name=parts.distribution,
+            version=str(parts.version),
             filename=path.name,
             url="",
             sha256=digest,
