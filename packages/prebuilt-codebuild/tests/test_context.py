@@ -135,3 +135,19 @@ def test_what_arrives_is_what_was_sent(cloud: Any, heard: Any, monkeypatch: pyte
         assert cloud.client("s3").get_object(Bucket="contexts", Key=key)["Body"].read() == b"".join(sent.chunks())
     assert cloud.keys() == []
     assert sum(counted) == 2 * sent.size_bytes
+
+
+def test_an_upload_in_parts_names_its_checksums(cloud: Any, heard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 refuses parts with checksums, which boto3 adds, in an upload that named no algorithm.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/tutorial-s3-mpu-additional-checksums.html
+    """
+    monkeypatch.setattr("prebuilt.codebuild.upload._PART_BYTES", 5 << 20)
+    s3, asked = cloud.client("s3"), {}
+    s3.meta.events.register("provide-client-params.s3", lambda params, model, **_: asked.update({model.name: params}))
+    store = ContextStore(s3=s3, bucket="contexts", prefix="some/prefix")
+    with store.holding(look_at({"large": BytesContent(bytes(11 << 20))}, lambda: None), heard, Cancellation()):
+        assert asked["CreateMultipartUpload"]["ChecksumAlgorithm"] == "CRC32"
+        parts = asked["CompleteMultipartUpload"]["MultipartUpload"]["Parts"]
+        assert len(parts) > 1
+        assert all(part["ChecksumCRC32"] for part in parts)

@@ -18,6 +18,8 @@ from prebuilt.core.progress import ImageProgress
 _LOG = logging.getLogger(__name__)
 _PART_BYTES = 16 << 20
 _MAX_PARTS = 10_000
+_CHECKSUM = "CRC32"
+_PART_NAMES = ("ETag", "ChecksumCRC32")  # what completes an upload says of each part; the second where it was answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +73,13 @@ class ContextStore:
         self, key: str, parts: Iterator[bytes], progress: ImageProgress, cancellation: Cancellation
     ) -> None:
         place = {"Bucket": self.bucket, "Key": key}
-        place["UploadId"] = self.s3.create_multipart_upload(**place)["UploadId"]
+        place["UploadId"] = self.s3.create_multipart_upload(**place, ChecksumAlgorithm=_CHECKSUM)["UploadId"]
         try:
             sent = []
             for number, part in enumerate(parts, start=1):
                 cancellation.check()
-                answer = self.s3.upload_part(**place, PartNumber=number, Body=part)
-                sent.append({"PartNumber": number, "ETag": answer["ETag"]})
+                answer = self.s3.upload_part(**place, PartNumber=number, Body=part, ChecksumAlgorithm=_CHECKSUM)
+                sent.append({"PartNumber": number, **{name: answer[name] for name in _PART_NAMES if name in answer}})
                 progress.advance(len(part))
             self.s3.complete_multipart_upload(**place, MultipartUpload={"Parts": sent})
         except BaseException:
