@@ -370,6 +370,18 @@ class TestMount:
         assert not repository.mount_blob(descriptor, registry.repository("base/python"))
         assert registry.store.unfinished_uploads == 0
 
+    @pytest.mark.parametrize("status", [405, 429, 503])
+    def test_an_upload_that_cannot_be_cancelled_is_left(
+        self, registry: InMemoryRegistry, repository: RegistryRepository, status: int
+    ) -> None:
+        """It expires by itself; once is asked, whatever the answer."""
+        registry.mounts = False
+        descriptor = registry.put_blob("base/python", BLOB)
+        registry.fail("DELETE", "uploads", status=status, times=100)
+
+        assert not repository.mount_blob(descriptor, registry.repository("base/python"))
+        assert registry.count("DELETE") == 1
+
     @pytest.mark.parametrize("status", [401, 403, 405])
     def test_a_refused_mount_means_copy(
         self, registry: InMemoryRegistry, repository: RegistryRepository, status: int

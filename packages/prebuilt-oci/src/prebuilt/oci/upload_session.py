@@ -17,7 +17,7 @@ _COMMIT_TIMEOUT_S = 300.0
 """Registries read a large blob again before they answer."""
 
 _CREATED = 201
-_ENDED_OR_NOT = frozenset({200, 202, 204, 400, 401, 403, 404, 405, 501})
+_ENDED_OR_NOT = frozenset({200, 202, 204, *range(400, 600)})
 
 
 class UploadSession:
