@@ -162,6 +162,19 @@ class TestTask:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert json.loads(done.stdout) == {"x-api-key": "k"}
 
+    def test_files_are_found_from_where_it_starts(self, task, store, monkeypatch, tmp_path, prepared):
+        """A task has another working folder and another home: it is told where the files are, which are mounted there."""
+        for name in ("config", "credentials"):
+            (tmp_path / name).touch()
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("AWS_CONFIG_FILE", "config")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "~/credentials")
+        run = _run(task, store, prepared, monkeypatch)
+        places = {run.env["AWS_CONFIG_FILE"], run.env["AWS_SHARED_CREDENTIALS_FILE"]}
+        assert places == {str(tmp_path / "config"), str(tmp_path / "credentials")}
+        assert places <= {mount.target for mount in run.mounts if mount.read_only}
+
     def test_it_sees_the_datastore_and_credentials(self, task, store, monkeypatch, tmp_path, prepared):
         """The datastore is where it is here, writable; files that hold credentials are there once, read-only."""
         bundle = tmp_path / "ca.pem"

@@ -58,9 +58,11 @@ _FORWARDED_VARIABLES = (
     "GOOGLE_",
     "http_proxy",
     "https_proxy",
+    "all_proxy",
     "no_proxy",
     "HTTP_PROXY",
     "HTTPS_PROXY",
+    "ALL_PROXY",
     "NO_PROXY",
 )
 _FORWARDED_FILES = (
@@ -150,7 +152,7 @@ class ContainerTask:
     def environment_variables(self, datastore_type: str, metadata_type: str) -> dict[str, str]:
         """Return the task's environment variables, which are laid over those of the image."""
         here = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED_VARIABLES)}
-        files = {name: os.environ[name] for name in _FORWARDED_FILES if name in os.environ}
+        files = {name: str(path) for name, path in _forwarded_files().items()}
         settings = {name: str(value) for name, value in config_values() if _is_forwarded(name)}
         if SERVICE_HEADERS:  # config_values() leaves out what a profile has as a JSON object
             settings["METAFLOW_SERVICE_HEADERS"] = json.dumps(SERVICE_HEADERS)
@@ -185,14 +187,18 @@ def _mounts(flow_datastore: Any) -> Iterator[Mount]:
     for root in sorted(roots):
         root.mkdir(parents=True, exist_ok=True)
         yield Mount(source=root, target=str(root))
-    files = {Path(os.environ[name]).absolute() for name in _FORWARDED_FILES if os.environ.get(name)}
-    for path in sorted(files):
-        if path.is_file():
+    for path in sorted(set(_forwarded_files().values())):
+        if path.exists():  # some may be folders
             yield Mount(source=path, target=str(path), read_only=True)
     for folder in _FORWARDED_HOME_FOLDERS:
         source = home_folder(os.environ) / folder
         if source.is_dir():
             yield Mount(source=source, target=f"{HOME}/{folder}", read_only=True)
+
+
+def _forwarded_files() -> dict[str, Path]:
+    """Return where the files are that variables name: a task starts in another folder than this process, and has another home."""
+    return {name: Path(os.environ[name]).expanduser().absolute() for name in _FORWARDED_FILES if os.environ.get(name)}
 
 
 def _local_root() -> Path:
