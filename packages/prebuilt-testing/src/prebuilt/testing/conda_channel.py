@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import ssl
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from prebuilt.testing.conda_package import CondaPackageSpec, build_package
+from prebuilt.testing.served import serving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,17 +131,12 @@ def serve_channel(
     """
     served = ServedChannel(channel, "", user, password, token)
     handler = type("Handler", (_Handler,), {"served": served})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        if tls is not None:
-            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        served.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}/channel"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="conda-channel")
-        thread.start()
-        try:
-            yield served
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    served.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}/channel"
+    with serving(server):
+        yield served
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -7,7 +7,9 @@ import fnmatch
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from prebuilt.testing.served import serving_http
 
 
 class ConnectProxy:
@@ -30,17 +32,8 @@ class ConnectProxy:
     def serving(self, address: str = "127.0.0.1") -> Iterator[ConnectProxy]:
         """Serve on a free port of `address`; :attr:`url` is what ``HTTPS_PROXY`` has to be."""
         handler = type("Handler", (_Handler,), {"proxy": self})
-        with ThreadingHTTPServer((address, 0), handler) as server:
-            server.daemon_threads = True
-            server.block_on_close = False
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-            thread.start()
-            self.url = f"http://{address}:{server.server_port}"
-            try:
-                yield self
-            finally:
-                server.shutdown()
-                thread.join()
+        with serving_http(handler, address) as self.url:
+            yield self
 
 
 class _Handler(BaseHTTPRequestHandler):

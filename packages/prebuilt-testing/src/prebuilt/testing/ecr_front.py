@@ -7,13 +7,13 @@ import http.client
 import json
 import re
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from prebuilt.testing.amazon_ecr import Passwords
+from prebuilt.testing.served import serving
 
 _PIECE_BYTES = 1 << 16
 _REPOSITORY = re.compile(r"/v2/(?P<name>.+?)/(?:blobs|manifests|tags|referrers)/")
@@ -39,19 +39,11 @@ class ECRFront:
     def serving(self, tls: ssl.SSLContext, port: int) -> Iterator[None]:
         """Serve on `port` of 127.0.0.1."""
         handler = type("Handler", (_Handler,), {"front": self})
-        with _Server(port, tls, handler) as server:
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-            thread.start()
-            try:
-                yield
-            finally:
-                server.shutdown()
-                thread.join()
+        with serving(_Server(port, tls, handler)):
+            yield
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
     request_queue_size = 64
 
     def __init__(self, port: int, tls: ssl.SSLContext, handler: type[BaseHTTPRequestHandler]) -> None:

@@ -6,15 +6,16 @@ import base64
 import json
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from prebuilt.testing.served import serving_http
 
 PROJECT, LOCATION = "acme-ml", "europe-west1"
 ROBOT = f"robot@{PROJECT}.iam.gserviceaccount.com"
@@ -86,17 +87,8 @@ class GoogleApi:
     def serving(self, address: str = "127.0.0.1") -> Iterator[GoogleApi]:
         """Serve on a free port of `address`."""
         handler = type("Handler", (_Handler,), {"api": self})
-        with ThreadingHTTPServer((address, 0), handler) as server:
-            server.daemon_threads = True
-            server.block_on_close = False
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-            thread.start()
-            self.url = f"http://{address}:{server.server_port}"
-            try:
-                yield self
-            finally:
-                server.shutdown()
-                thread.join()
+        with serving_http(handler, address) as self.url:
+            yield self
 
     def answer(self, method: str, target: str, headers: Message, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body of the answer to a request."""

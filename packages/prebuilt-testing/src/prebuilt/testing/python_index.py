@@ -12,7 +12,6 @@ import json
 import re
 import ssl
 import tarfile
-import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
+
+from prebuilt.testing.served import serving
 
 _EPOCH = (2020, 1, 1, 0, 0, 0)
 _MTIME = 1577836800
@@ -262,14 +263,8 @@ class PackageIndex:
         if self.tls is not None:
             server.socket = self.tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         self._port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
+        with serving(server):
             yield self
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
     def project(self, name: str) -> list[IndexedFile]:
         """Return the files of a project."""
@@ -309,8 +304,6 @@ def _as_html(files: Sequence[IndexedFile]) -> bytes:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: clients that go away in the middle are what some tests are about."""
 

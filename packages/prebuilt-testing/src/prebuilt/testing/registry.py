@@ -17,6 +17,7 @@ from prebuilt.testing.registry_auth import RegistryAuth
 from prebuilt.testing.registry_faults import Fault, Faults
 from prebuilt.testing.registry_handler import RegistryHandler
 from prebuilt.testing.registry_store import RegistryStore
+from prebuilt.testing.served import serving
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,14 +80,14 @@ class InMemoryRegistry:
         self.requests: list[RecordedRequest] = []
         self._tls = tls
         self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
+        self._running = contextlib.ExitStack()
 
     def __enter__(self) -> InMemoryRegistry:  # noqa: PYI034 - Self is newer than Python 3.10
         """Start to serve on a free port."""
         handler = type("Handler", (self._handler,), {"registry": self})
         self._server = _Server((self.address, 0), handler, self._tls)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
+        self._running.callback(self._server.cut_connections)  # once there can be no new ones
+        self._running.enter_context(serving(self._server))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,12 +96,7 @@ class InMemoryRegistry:
 
     def stop(self) -> None:
         """Stop serving: from now on connections are refused. Harmless when stopped already."""
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._server.cut_connections()
-            self._server.server_close()
-            self._thread.join()
-            self._thread = None
+        self._running.close()
 
     @property
     def host(self) -> str:
@@ -195,8 +191,6 @@ class InMemoryRegistry:
 class _Server(ThreadingHTTPServer):
     """Remembers its connections, so that it can end those that clients keep alive."""
 
-    daemon_threads = True
-    block_on_close = False
     request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], handler: Any, tls: ssl.SSLContext | None) -> None:  # noqa: ANN401 - a handler class

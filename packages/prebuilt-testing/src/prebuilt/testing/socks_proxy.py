@@ -9,9 +9,10 @@ import contextlib
 import selectors
 import socket
 import socketserver
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from prebuilt.testing.served import serving
 
 _VERSION, _NO_LOGIN, _CONNECT, _NAME = 5, 0, 1, 3
 _GRANTED = bytes([_VERSION, 0, 0, 1, 0, 0, 0, 0, 0, 0])
@@ -47,19 +48,9 @@ def socks_proxy() -> Iterator[SocksProxy]:
                 self.request.sendall(_GRANTED)
                 _pump(self.request, server)
 
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True  # they end with the connections of the client, which may be kept
-        block_on_close = False
-
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)) as server:
         proxy.url = f"socks5://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="socks-proxy", daemon=True)
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            server.shutdown()
-            thread.join()
+        yield proxy
 
 
 def _wanted(client: socket.socket) -> str:
