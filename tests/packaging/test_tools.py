@@ -77,8 +77,10 @@ def test_a_stale_table_is_renewed() -> None:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """Return a repository with one released package, nothing changed since."""
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a repository with one released package, nothing changed since, of somebody who has set nothing for all repositories."""
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
     package = tmp_path / "packages" / "prebuilt-sample"
     (package / "src" / "prebuilt" / "sample").mkdir(parents=True)
     (package / "src" / "prebuilt" / "sample" / "_version.py").write_text('__version__ = "1.2.0"\n')
