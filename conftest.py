@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,9 +18,15 @@ _ENGINES = frozenset(engines.marked(_ROOT))
 
 
 def pytest_configure() -> None:
-    """Hear Ctrl-C: a run that a script started in the background ignores it, and so would all that tests start."""
+    """Hear Ctrl-C: a run that a script started in the background ignores it, and so would all that tests start.
+
+    Servers that tests start are reached directly, whatever proxy this machine has.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if urllib.request.getproxies_environment():
+        for name in ("NO_PROXY", "no_proxy"):
+            os.environ[name] = ",".join(filter(None, (os.environ.get(name), "localhost,127.0.0.1,::1")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

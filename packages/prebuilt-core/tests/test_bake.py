@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -264,14 +265,24 @@ def test_the_first_failure_stops_the_rest_and_every_failure_is_named(
 
 
 @pytest.mark.parametrize("to", ["the process", "another thread than the main one"])
-def test_ctrl_c_stops_what_is_under_way(to: str, bakery: Bakery, step: Callable[..., StepImage]) -> None:
+def test_ctrl_c_stops_what_is_under_way(
+    to: str, bakery: Bakery, step: Callable[..., StepImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The user hears at once that it was noticed; images under way stop, the next one is not begun.
 
     The system may give the signal to any thread, which does not wake the main one.
     """
+    waits = threading.Event()
+
+    def note_wait(*arguments: Any, **options: Any) -> Any:
+        waits.set()
+        return futures.wait(*arguments, **options)
+
+    monkeypatch.setattr("prebuilt.core.bake.wait", note_wait)
 
     def act(request: BuildRequest) -> None:
-        request.cancellation.wait(0.1)  # by then the main thread waits
+        waits.clear()
+        assert waits.wait(30)  # the main thread has begun all, and looks for what is done
         if to == "the process":
             os.kill(os.getpid(), signal.SIGINT)
         else:

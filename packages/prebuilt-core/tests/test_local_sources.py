@@ -12,8 +12,12 @@ from prebuilt.core.local_sources import local_digests, local_path
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A folder of source, in no repository."""
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of source, in no repository, on a machine whose user ignores no files of all repositories."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     folder = tmp_path / "own"
     (folder / "own" / "build").mkdir(parents=True)
     (folder / "pyproject.toml").write_text("[project]\n")

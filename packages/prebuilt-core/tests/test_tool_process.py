@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -133,9 +134,19 @@ def test_cancelled_before_it_starts(tmp_path: Path) -> None:
 def test_time_is_up() -> None:
     """A command that takes too long is stopped, asked first; what it says then is heard."""
     said: list[str] = []
-    script = "trap 'echo stopping; exit 0' TERM; while :; do :; done"
-    assert run_tool(_sh(script), output=said.append, timeout_s=0.5) is None
-    assert said == ["stopping"]
+    ready, checks = threading.Event(), itertools.count()
+
+    def hear(line: str) -> None:
+        said.append(line)
+        ready.set()
+
+    def check() -> None:
+        if next(checks):  # the first one comes before the command
+            ready.wait(60)
+
+    script = "trap 'echo stopping; exit 0' TERM; echo ready; while :; do :; done"
+    assert run_tool(_sh(script), output=hear, check=check, timeout_s=0.5) is None
+    assert said == ["ready", "stopping"]
 
 
 @pytest.mark.parametrize("where", ["stdin", "output"])
@@ -175,17 +186,19 @@ def test_nothing_stays_when_we_are_stopped(number: signal.Signals, tmp_path: Pat
         from prebuilt.core.tool_process import run_tool
         with tempfile.TemporaryDirectory(dir=sys.argv[1]) as folder:
             Path(folder, "config.json").write_text("{}")
-            script = f"echo $$; echo $$ > {sys.argv[1]}/pid; exec sleep 60"
-            run_tool(["/bin/sh", "-c", script], output=print, remove=[Path(folder)])
+            said = []
+            def check():
+                if said:  # it runs, and is waited for
+                    print(said.pop(), flush=True)
+            run_tool(["/bin/sh", "-c", "echo $$; exec sleep 60"], output=said.append, check=check, remove=[Path(folder)])
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
-    client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    pid = tmp_path / "pid"
-    assert _within(20, lambda: pid.exists() and pid.read_text().endswith("\n"))
-    client.send_signal(number)
-    client.wait()
-    assert _within(30, lambda: not _is_alive(int(pid.read_text())))
-    assert _within(30, lambda: list(tmp_path.iterdir()) == [pid])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
+        assert client.stdout is not None
+        pid = int(client.stdout.readline())
+        client.send_signal(number)
+    assert _within(30, lambda: not _is_alive(pid))
+    assert _within(30, lambda: not list(tmp_path.iterdir()))
 
 
 @pytest.mark.parametrize(("number", "is_gone"), [(signal.SIGKILL, True), (0, False)])

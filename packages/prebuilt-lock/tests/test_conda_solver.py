@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prebuilt.core import url_secrets
 from prebuilt.core.credentials import Credentials
 from prebuilt.core.errors import ResolveError
 from prebuilt.core.lock import CondaPackage
@@ -43,7 +44,8 @@ Solve = Callable[..., dict[str, CondaPackage]]
 
 @pytest.fixture(autouse=True)
 def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's rattler configuration and credentials out of it."""
+    """Keep the user's rattler configuration and credentials out of it, and those of other tests, whose servers may have had the same port."""
+    monkeypatch.setattr(url_secrets, "_by_url", {})
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("CONDA_CHANNEL_ALIAS", raising=False)

@@ -352,8 +352,15 @@ class TestSource:
         repository = tmp_path / "pure-1.0"
 
         def git(*command: str) -> str:
-            identity = ["-c", "user.name=me", "-c", "user.email=me@example.com", "-c", "commit.gpgsign=false"]
-            done = subprocess.run(["git", *identity, *command], cwd=repository, check=True, capture_output=True)
+            identity = ["-c", "user.name=me", "-c", "user.email=me@example.com"]
+            environ = {
+                **os.environ,
+                "GIT_CONFIG_GLOBAL": os.devnull,
+                "GIT_CONFIG_SYSTEM": os.devnull,
+            }  # nothing is signed
+            done = subprocess.run(
+                ["git", *identity, *command], cwd=repository, check=True, capture_output=True, env=environ
+            )
             return done.stdout.decode().strip()
 
         for command in (["init"], ["add", "."], ["commit", "-m", "first"], ["tag", "v1"]):

@@ -342,7 +342,7 @@ def test_an_upload_under_way_is_stopped(
                 time.sleep(0.01)
             cancellation.cancel()
             with pytest.raises(CancelledError):
-                building.result(timeout=20)
+                building.result(timeout=60)
         assert line.sent_bytes < 8_000_000
 
 

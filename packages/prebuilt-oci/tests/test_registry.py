@@ -145,8 +145,7 @@ def test_labels(name: str) -> None:
 
 def test_a_registry_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody answers an error comes, never None."""
-    with InMemoryRegistry() as server:
-        name = server.repository("images")
+    name = f"127.0.0.1:{free_port()}/images"
     impatient = RegistryRepository(name, backoff=Backoff(attempts=1))
     monkeypatch.setattr(opening, "_registry_repository", lambda *_: impatient)
     with pytest.raises(RegistryUnreachableError):

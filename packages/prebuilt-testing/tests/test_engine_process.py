@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from prebuilt.testing.engines.process import EngineError, running
+from prebuilt.testing.engines.process import EngineError, free_port, running
 
 # The server is ready once it runs itself: what binds it to its parent has been told to the kernel by then.
 KILLED = """
@@ -64,3 +66,13 @@ def test_a_server_that_ends_at_once_shows_its_log(tmp_path: Path):
         running(command, log=tmp_path / "log", ready=lambda: False, timeout_s=60),
     ):
         pytest.fail("it is not ready")
+
+
+def test_a_port_is_given_once_and_only_if_it_is_free(monkeypatch: pytest.MonkeyPatch):
+    """Neither a server that is there is met, nor one that is about to start."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken, given, choice = listener.getsockname()[1], free_port(), secrets.choice
+        first = iter([taken, given])
+        monkeypatch.setattr(secrets, "choice", lambda ports: next(first, 0) or choice(ports))
+        assert free_port() not in {taken, given}
+        assert next(first, 0) == 0

@@ -4,6 +4,7 @@ import hashlib
 import threading
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
@@ -158,12 +159,12 @@ def test_a_date_that_is_near_is_waited_for(
 
 
 @pytest.mark.parametrize("path", ["manifests", "/token"])
-def test_a_wait_ends_when_work_should_stop(guarded_registry: InMemoryRegistry, path: str) -> None:
+def test_a_wait_ends_when_work_should_stop(guarded_registry: InMemoryRegistry, home: Path, path: str) -> None:
     """Whoever waits for a registry, or for its token service, notices Ctrl-C in a moment."""
     guarded_registry.fail("*", path, status=429, times=9, headers={"Retry-After": "60"})
     cancellation = Cancellation()
     repository = open_repository(
-        guarded_registry.repository("team/app"), settings=Settings({}, {}), check=cancellation.check
+        guarded_registry.repository("team/app"), settings=Settings({"HOME": str(home)}, {}), check=cancellation.check
     )
     threading.Timer(0.2, cancellation.cancel).start()
     with pytest.raises(CancelledError):

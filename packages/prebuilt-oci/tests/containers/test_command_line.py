@@ -8,12 +8,15 @@ import json
 import os
 import signal
 import tarfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from prebuilt.core import tool_process
 from prebuilt.core.errors import ContainerError
 from prebuilt.oci.containers import ContainerRun, Mount
 from prebuilt.oci.containers.command_line import CommandLine
@@ -89,7 +92,16 @@ def test_a_program_is_stopped_with_what_wanted_it(tmp_path: Path, monkeypatch: p
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
 
+    waits, wait = threading.Event(), tool_process._wait
+
+    def note_wait(*arguments: Any) -> bool:
+        waits.set()
+        return wait(*arguments)
+
+    monkeypatch.setattr(tool_process, "_wait", note_wait)
+
     def interrupt() -> None:
+        waits.wait()
         while not (tmp_path / "began").exists():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)

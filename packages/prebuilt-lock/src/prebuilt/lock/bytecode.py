@@ -104,7 +104,14 @@ class BytecodeCompiler:
                 raise CancelledError("compile bytecode", reason="the compiler was closed")
             worker = _Worker(self._interpreter)
             self._all.add(worker)
-        worker.greet(self.xy)
+        try:
+            worker.greet(self.xy)
+        except BuildError:
+            with self._lock:
+                closed = self._closed
+            if closed:  # it was killed before it could say what it is
+                raise CancelledError("compile bytecode", reason="the compiler was closed") from None
+            raise
         return worker
 
 

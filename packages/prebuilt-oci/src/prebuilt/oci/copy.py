@@ -52,9 +52,16 @@ def copy_layers(
         if stopped.is_set():
             raise CancelledError("copy layers", reason="another layer failed")
 
+    def copy(descriptor: Descriptor) -> None:
+        try:
+            _copy(descriptor, source, target, progress, check, scratch)
+        except BaseException:
+            stopped.set()  # here, before this thread takes the next one
+            raise
+
     with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="copy-layers") as pool:
         try:
-            copies = [pool.submit(_copy, one, source, target, progress, check, scratch) for one in wanted]
+            copies = [pool.submit(copy, one) for one in wanted]
             done, _ = wait(copies, return_when=FIRST_EXCEPTION)
         finally:
             stopped.set()  # also on Ctrl-C; where all went well nobody looks any more

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _PIECE_BYTES = 16 << 10
+_BUFFER_BYTES = 256 << 10  # where the system has buffers of many megabytes, a slow line would look like a fast one
 
 
 @dataclass(slots=True)
@@ -94,6 +95,7 @@ def relay(server: str) -> Iterator[Relay]:
     host, _, port = server.rpartition(":")
     line = Relay()
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)  # of each connection that it accepts
         line.address = f"127.0.0.1:{listener.getsockname()[1]}"
         thread = threading.Thread(target=line.accept, args=(listener, (host, int(port))), name="relay", daemon=True)
         thread.start()

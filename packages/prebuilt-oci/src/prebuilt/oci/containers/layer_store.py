@@ -63,11 +63,11 @@ class LayerStore:
         if missing:
             repository, cancellation = open_repository(), Cancellation()
             with ThreadPoolExecutor(max_workers=min(_WORKERS, len(missing)), thread_name_prefix="unpack") as pool:
-                done = [
-                    pool.submit(self._unpack, place, layer, repository, cancellation)
-                    for place, layer in missing.items()
-                ]
                 try:
+                    done = [
+                        pool.submit(self._unpack, place, layer, repository, cancellation)
+                        for place, layer in missing.items()
+                    ]
                     for future in done:
                         future.result()
                 except BaseException:

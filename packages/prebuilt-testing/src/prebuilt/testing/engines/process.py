@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import signal
 import socket
@@ -13,7 +14,14 @@ from pathlib import Path
 
 from prebuilt.core.errors import PrebuiltError
 
+_START_S = 120.0  # of a server on a machine that is busy with other things; one that ends is noticed at once
 _STOP_S = 20.0
+
+
+_PORTS = range(11_000, 30_000)
+"""Above those of well-known servers, below those of Kubernetes' services and of what systems give by themselves (Linux: 32768)."""
+
+_given: set[int] = set()
 
 
 class EngineError(PrebuiltError):
@@ -33,10 +41,17 @@ def find_program(name: str, *, brought_by: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port that nothing of this machine listens on, each time another one.
+
+    The system gives it to nobody before its server is up: it is none of those that connections, and servers on port 0, get by themselves.
+    """
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 @contextlib.contextmanager
@@ -45,7 +60,7 @@ def running(
     *,
     log: Path,
     ready: Callable[[], bool],
-    timeout_s: float = 30.0,
+    timeout_s: float = _START_S,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server for the time of the body. It is stopped whatever happens, on Linux also when this process is killed.
