@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ _LAUNCHER = Path(__file__).with_name("launcher.py")
 _HOME = "/root"
 _KILL_REQUEST = getattr(signal, "SIGRTMAX", signal.SIGKILL)  # as in launcher.py; macOS has none, nor this engine
 _KILL_TIMEOUT_S = 10.0
+_LOOK_MS = 500
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH",)  # Python itself may need it; the rest would show inside, in /proc/1/environ
 
 
@@ -169,9 +171,23 @@ class RootlessContainer(RunningContainer):
 
     def wait(self) -> int:
         """Wait, remove the scratch folder, return the exit code."""
-        code = self._process.wait() if self._process is not None else 0
+        code = _exit_code(self._process) if self._process is not None else 0
         with self._ending:
             if not self._is_removed:
                 self._scratch.remove()
                 self._is_removed = True
         return code if code >= 0 else 128 - code
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process, and handle signals meanwhile: in a wait without an end one that came just before it would not be heard."""
+    with contextlib.suppress(ProcessLookupError):  # it has ended, and another thread knows
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            end = select.poll()
+            end.register(pidfd, select.POLLIN)
+            while not end.poll(_LOOK_MS):
+                pass
+        finally:
+            os.close(pidfd)
+    return process.wait()
