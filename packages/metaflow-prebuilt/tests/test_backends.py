@@ -6,7 +6,6 @@ import contextlib
 import json
 import socketserver
 import sys
-import threading
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 
@@ -19,6 +18,7 @@ from prebuilt.core.progress import LineProgress
 from prebuilt.core.settings import Settings
 from prebuilt.docker import LocalDockerBuildService
 from prebuilt.native.builder import NativeBuilder
+from prebuilt.testing.served import serving
 
 SERVICE, REGISTRY = "METAFLOW_PREBUILT_BUILD_SERVICE", "METAFLOW_PREBUILT_IMAGE_REGISTRY"
 GENERAL, HUB_USER = "METAFLOW_PREBUILT_REGISTRY", "METAFLOW_PREBUILT_DOCKERHUB_USER"
@@ -68,14 +68,8 @@ def engine(path):
         def log_message(self, *_):
             """Write nothing."""
 
-    with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield counted
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(socketserver.ThreadingUnixStreamServer(str(path), Handler)):
+        yield counted
 
 
 def build(builder, base="docker.io/library/python"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection
@@ -28,6 +27,7 @@ from prebuilt.testing.amazon_codebuild import (
 from prebuilt.testing.amazon_ecr import ACCOUNT, REGION, AmazonECR, amazon_ecr
 from prebuilt.testing.conformance.materials import RecordingProgress
 from prebuilt.testing.plain_request import plain_request
+from prebuilt.testing.served import serving
 
 BUCKET = "contexts"
 REFERENCE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/metaflow-prebuilt:v1-tag"
@@ -169,16 +169,12 @@ class _GateHandler(BaseHTTPRequestHandler):
 def gate(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A gate before the cloud, which lets everything pass until it is told otherwise. Waits between attempts are short."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _GateHandler) as server:
-        gate = Gate(url=f"http://127.0.0.1:{server.server_port}", api_url=cloud.amazon.api_url)
-        server.RequestHandlerClass = type("Handler", (_GateHandler,), {"gate": gate})
-        server.daemon_threads, server.block_on_close = True, False
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", gate.url)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _GateHandler)
+    gate = Gate(url=f"http://127.0.0.1:{server.server_port}", api_url=cloud.amazon.api_url)
+    server.RequestHandlerClass = type("Handler", (_GateHandler,), {"gate": gate})
+    monkeypatch.setenv("AWS_ENDPOINT_URL", gate.url)
+    with serving(server):
         yield gate
-        server.shutdown()
-        thread.join()
 
 
 @dataclass

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from prebuilt.ecr import ECRRegistry
 from prebuilt.testing.amazon_ecr import ACCOUNT, REGION, AmazonECR
+from prebuilt.testing.served import serving_http
 
 ACTIONS = ("ecr:GetAuthorizationToken", "ecr:DescribeRepositories", "ecr:CreateRepository")
 PUSHED = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/metaflow-prebuilt:v1"
@@ -82,13 +82,9 @@ def portal(amazon: AmazonECR, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
             self.end_headers()
             self.wfile.write(body)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", f"http://127.0.0.1:{server.server_port}")
+    with serving_http(Handler) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", url)
         yield asked
-        server.shutdown()
-        thread.join()
 
 
 def test_a_profile_of_single_sign_on(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from prebuilt.core.errors import (
 )
 from prebuilt.ecr import ECRRegistry, api
 from prebuilt.testing.amazon_ecr import ACCOUNT, REGION, AmazonECR
+from prebuilt.testing.served import serving_http
 
 PUSHED = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/metaflow-prebuilt:v1"
 ALL = {"ecr:GetAuthorizationToken", "ecr:DescribeRepositories", "ecr:CreateRepository"}
@@ -139,13 +139,9 @@ def prepared(amazon: AmazonECR, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api
             self.end_headers()
             self.wfile.write(body)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    with serving_http(Handler) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         yield prepared
-        server.shutdown()
-        thread.join()
 
 
 TOKEN = {

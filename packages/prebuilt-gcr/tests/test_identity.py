@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from prebuilt.oci.repository import Repository
 from prebuilt.testing.google_api import PROJECT
 from prebuilt.testing.google_cloud import HOST, GoogleCloud
 from prebuilt.testing.registry_store import sha256_digest
+from prebuilt.testing.served import serving
 
 HOUR_S = 3600.0
 NAME = f"{HOST}/{PROJECT}/metaflow-prebuilt/metaflow-prebuilt"
@@ -144,14 +144,8 @@ def _another_cloud() -> Iterator[tuple[str, int]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield "127.0.0.1", server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield "127.0.0.1", server.server_port
 
 
 @pytest.fixture

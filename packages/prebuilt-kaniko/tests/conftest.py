@@ -21,6 +21,7 @@ import yaml
 from prebuilt.core.build_service import BuildRequest
 from prebuilt.core.tree import BytesContent
 from prebuilt.testing.plain_request import plain_request
+from prebuilt.testing.served import serving
 
 _PATH = re.compile(
     r"/(?:api/v1|apis/batch/v1)/namespaces/(?P<namespace>[^/]+)/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
@@ -307,8 +308,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
     def __init__(self, cluster: FakeCluster) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.cluster = cluster
@@ -336,8 +335,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
     fake = FakeCluster(story=works("INFO[0000] Retrieving image manifest", "INFO[0009] Pushed"))
     server = _Server(fake)
     fake.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -361,12 +358,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
     monkeypatch.setattr("prebuilt.kaniko.watch._LOOK_S", 0.05)
     monkeypatch.setattr("prebuilt.kaniko.cluster._PAUSE_S", 0.2)
     monkeypatch.setattr("prebuilt.kaniko.pod_log._PAUSE_S", 0.05)
-    try:
+    with serving(server):
         yield fake
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ import gzip
 import io
 import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from prebuilt.core.settings import Settings
 from prebuilt.kaniko import KanikoBuildService
 from prebuilt.kaniko.bucket import open_bucket
 from prebuilt.testing.conformance.materials import RecordingProgress
+from prebuilt.testing.served import serving_http
 
 # Google's libraries say from some releases on that they will not be made for the oldest Python much longer.
 pytestmark = pytest.mark.filterwarnings("ignore:You are using a (non-supported )?Python version:FutureWarning")
@@ -320,12 +320,8 @@ def _denying_server() -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Denies) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
+    with serving_http(Denies) as url:
+        yield url
 
 
 def test_google_bucket_that_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,14 +7,13 @@ import errno
 import hashlib
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,6 +31,7 @@ from prebuilt.lock.stage.url_download import UrlDownloader
 from prebuilt.lock.wheelhouse import WheelHouse
 from prebuilt.testing.conda_channel import CondaChannel, serve_channel
 from prebuilt.testing.python_index import make_wheel
+from prebuilt.testing.served import serving_http
 from prebuilt.testing.socks_proxy import socks_proxy
 
 DATA = bytes(range(256)) * 20_000
@@ -89,14 +89,9 @@ def server() -> Iterator[FlakyServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.daemon_threads = True
-        flaky.url = f"http://127.0.0.1:{http.server_port}/{NAME}"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+    with serving_http(Handler) as url:
+        flaky.url = f"{url}/{NAME}"
         yield flaky
-        http.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import ssl
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from prebuilt.lock.fetch import PackageFiles
 from prebuilt.lock.index_config import IndexConfig
 from prebuilt.lock.stage.url_download import UrlDownloader
 from prebuilt.testing.engines.wanted import wanted_program
+from prebuilt.testing.served import serving
 
 DATA = b"a wheel\n" * 1000
 
@@ -52,15 +52,12 @@ class Server:
             def handle_error(self, *_: object) -> None:
                 pass  # a client that does not trust us goes away
 
-        with Quiet(("127.0.0.1", 0), Handler) as http:
-            if context is not None:
-                http.socket = context.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
-            self.port = http.server_port
-            thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-            thread.start()
+        http = Quiet(("127.0.0.1", 0), Handler)
+        if context is not None:
+            http.socket = context.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
+        self.port = http.server_port
+        with serving(http):
             yield self
-            http.shutdown()
-            thread.join()
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from prebuilt.testing.relay import Relay, relay
+from prebuilt.testing.served import serving_http
 
 SIZE_BYTES = 200_000
 
@@ -33,15 +33,8 @@ class _Echo(BaseHTTPRequestHandler):
 @pytest.fixture
 def line() -> Iterator[Relay]:
     """A relay to a server that sends back what it gets."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Echo) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            with relay(f"127.0.0.1:{server.server_port}") as line:
-                yield line
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_http(_Echo) as url, relay(url.removeprefix("http://")) as line:
+        yield line
 
 
 def post(line: Relay, timeout_s: float = 20) -> bytes:

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx2
@@ -13,6 +12,7 @@ from prebuilt.core.errors import RegistryUnreachableError, SettingError
 from prebuilt.core.settings import Settings
 from prebuilt.oci.client import RegistryRepository
 from prebuilt.testing.registry import InMemoryRegistry
+from prebuilt.testing.served import serving_http
 from prebuilt.testing.socks_proxy import socks_proxy
 
 TLS = Path(__file__).parent / "tls"
@@ -119,17 +119,12 @@ class Proxy(BaseHTTPRequestHandler):
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A proxy that the environment names; what it is asked for."""
     Proxy.asked = []
-    server = HTTPServer(("127.0.0.1", 0), Proxy)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
-    yield Proxy.asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving_http(Proxy) as url:
+        monkeypatch.setenv("HTTP_PROXY", url)
+        monkeypatch.setenv("http_proxy", url)
+        yield Proxy.asked
 
 
 def test_the_environments_proxy_is_used(proxy: list[str], open_repository: Callable[..., RegistryRepository]) -> None:
