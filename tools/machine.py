@@ -33,6 +33,10 @@ APT_PACKAGES = {
 }
 
 
+# A mirror may stumble, and another apt-get may be at work.
+_PATIENCE = ("--option=Acquire::Retries=5", "--option=DPkg::Lock::Timeout=300")
+
+
 def install_engines() -> None:
     """Install what is missing where that is possible: on Debian and Ubuntu, as root. Say what is missing elsewhere.
 
@@ -86,7 +90,7 @@ def apt_get_install(*packages: str) -> None:
 
 def _apt_get(*arguments: str) -> None:
     subprocess.run(
-        ["apt-get", "--quiet", "--quiet", *arguments],
+        ["apt-get", "--quiet", "--quiet", *_PATIENCE, *arguments],
         check=True,
         env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NOWARNINGS": "yes"},
         stdout=subprocess.DEVNULL,

@@ -145,7 +145,7 @@ class Bakery:
     def finish(self, process: subprocess.Popen[str]) -> Baked:
         """Wait for a bake and return what came out; what it said is part of a failure."""
         try:
-            out, said = process.communicate(timeout=120)
+            out, said = process.communicate(timeout=900)
         except BaseException:
             process.kill()
             process.communicate()
@@ -440,6 +440,9 @@ def cluster() -> Iterator[KubernetesCluster]:
     """A Kubernetes of one node, with a registry that the test, the node and the pods reach by the same address."""
     with wanted_engine(), kubernetes_cluster() as cluster:
         yield cluster
+    deadline_s = time.monotonic() + 60
+    while list(_left_of(cluster)) and time.monotonic() < deadline_s:  # what was killed takes its time
+        time.sleep(0.1)
     assert not list(_left_of(cluster))
 
 

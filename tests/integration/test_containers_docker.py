@@ -53,16 +53,13 @@ class TestDocker(ContainerEngineContract):
     def test_images_of_layouts_are_loaded_once(self, sh: Shell) -> None:
         """A second run finds the image by its layers."""
         sh("true")
-        before = docker("image", "ls", "--all", "--quiet")
-        created = docker(
-            "events", "--since=1h", f"--until={time.time():.0f}", "--filter=event=load", "--format={{.ID}}"
-        )
+        before, since_s = docker("image", "ls", "--all", "--quiet"), time.time()
         sh("true")
         assert docker("image", "ls", "--all", "--quiet") == before
-        assert (
-            docker("events", "--since=1h", f"--until={time.time():.0f}", "--filter=event=load", "--format={{.ID}}")
-            == created
-        )
+        time_span = (f"--since={since_s:.9f}", f"--until={time.time():.9f}")
+        events = docker("events", *time_span, "--format={{.Action}}").split()
+        assert "start" in events
+        assert "load" not in events
 
     def test_layers_that_are_there_are_not_sent_again(self, engine: Engine, layout: LayoutRepository) -> None:
         """An image on top of a loaded one brings its own layers only: the others need not even be readable."""
@@ -125,7 +122,7 @@ class TestDocker(ContainerEngineContract):
 
 
 def _until_started() -> None:
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 120
     while not docker("ps", "--quiet"):
         assert time.monotonic() < deadline_s
         time.sleep(0.05)

@@ -439,7 +439,7 @@ def test_cancelled_build_stops(docker_bench: Bench) -> None:
     request = docker_bench.request(marks="slow", cancellation=cancellation)
     with ThreadPoolExecutor(1) as pool:
         built = pool.submit(docker_bench.service().build, request, progress)
-        assert progress.sleeps.wait(60), progress.texts
+        assert progress.sleeps.wait(300), progress.texts
         began_s = time.monotonic()
         cancellation.cancel()
         with pytest.raises(CancelledError):
@@ -479,7 +479,7 @@ def test_killed_client_leaves_nothing(docker_bench: Bench, number: signal.Signal
         assert client.stdout is not None
         assert any("sleeping 42" in line for line in client.stdout)
         client.send_signal(number)
-        client.wait(60)
+        client.wait(300)
     assert docker_bench.settled()
     end = time.monotonic() + 60
     while _processes(mark) and time.monotonic() < end:
@@ -509,7 +509,7 @@ def test_killed_client_leaves_no_package(
         said = []
         for line in client.stderr:
             said.append(line)
-            if re.search(r"Step 3/|#\d+ \[tools", line):
+            if re.search(r"---> Running in|#\d+ \[tools", line):
                 break
         assert list(downloads.glob("build-*/*hefty*")), "".join(said)
         client.kill()

@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 
 from prebuilt.core.settings import Settings
+from prebuilt.docker import engine
 from prebuilt.docker.engine import connect, engine_problem
 from prebuilt.testing.engines.docker import Docker
 
 pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that has much to do may be slow to answer."""
+    monkeypatch.setattr(engine, "_PROBE_TIMEOUT_S", 60.0)
 
 
 def version_by(environ: dict[str, str]) -> str:

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from prebuilt.core.platforms import Platform
-from prebuilt.testing.engines.binfmt import arm64_emulation, is_arm64_emulated, no_arm64_emulation
+from prebuilt.testing.engines.binfmt import (
+    arm64_emulation,
+    is_arm64_emulated,
+    is_arm64_emulated_at_rest,
+    no_arm64_emulation,
+)
 from prebuilt.testing.engines.buildkit import BuildKit
 from prebuilt.testing.engines.buildx import EMBEDDED, container_builder, remote_builder
 from prebuilt.testing.engines.docker import Docker
@@ -77,7 +82,7 @@ def test_steps_run_on_another_platform_with_emulation(
     docker_current: Docker, buildkit: BuildKit, registry_host: str, debian_base: str, tmp_path: Path
 ):
     """Debian's base for arm64 works: its Python runs in a step, while emulation is switched on for the test."""
-    before = is_arm64_emulated()
+    before = is_arm64_emulated_at_rest()
     program = "import ssl, platform; open('/machine', 'w').write(platform.machine())"
     (tmp_path / "Dockerfile").write_text(
         f'FROM {debian_base}\nRUN python3 -c "{program}" && test "$(cat /machine)" = aarch64\n'
@@ -85,4 +90,4 @@ def test_steps_run_on_another_platform_with_emulation(
     with wanted_engine(), arm64_emulation(), remote_builder(docker_current, buildkit) as name:
         built = ["buildx", "build", f"--builder={name}", "--push", "--provenance=false", "--platform=linux/arm64"]
         docker_current.ask(*built, f"--tag={registry_host}/buildx/emulated:run", str(tmp_path))
-    assert is_arm64_emulated() == before
+    assert is_arm64_emulated_at_rest() == before

@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -100,7 +101,7 @@ def test_without_its_plugin_the_current_command_line_builds_classically_only():
 def test_containers_on_the_bridge_reach_a_server_of_the_test(docker_bridged: Docker, python_base: str):
     """A step of a build and a container reach what listens on the bridge's address."""
     with serving(docker_bridged.address) as url:
-        program = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=10).read().decode())"
+        program = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=60).read().decode())"
         assert docker_bridged.ask("run", "--rm", python_base, "python3", "-c", program) == "hello"
 
 
@@ -121,8 +122,12 @@ def test_a_registry_in_a_container_is_reached_by_its_published_port(docker_bridg
 
 def _answer(url: str) -> bytes:
     """Return what a server in a new container answers; the engine takes connections before the server does, and cuts them off."""
-    for _ in range(100):
-        with contextlib.suppress(ConnectionError), urllib.request.urlopen(url, timeout=10) as answer:
+    deadline_s = time.monotonic() + 120
+    while time.monotonic() < deadline_s:
+        with (
+            contextlib.suppress(ConnectionError, urllib.error.URLError),
+            urllib.request.urlopen(url, timeout=60) as answer,
+        ):
             return answer.read()
         time.sleep(0.1)
     raise AssertionError(f"nobody answers at {url}")
@@ -137,6 +142,9 @@ def test_nothing_is_left_behind(bridge: bool):  # noqa: FBT001 - a parameter of 
         attach = ["--network=some"] if bridge else ["--network=host"]
         docker.ask("run", "--detach", "--restart=always", *attach, "--volume=/data", image, "sleep", "1000")
         assert traces(docker)
+    deadline_s = time.monotonic() + 60
+    while traces(docker) and time.monotonic() < deadline_s:  # what was killed takes its time
+        time.sleep(0.1)
     assert traces(docker) == []
     assert not Path("/sys/class/net", f"br-{network[:12]}").exists()
     assert not Path(docker.host.removeprefix("unix://")).parent.exists()

@@ -41,7 +41,7 @@ def run_pod(kube_namespace: Namespace, busybox: str) -> RunPod:
         spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": containers}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "one-"}, "spec": spec}
         name = json.loads(kube_namespace.kubectl("create", "--output=json", "-f-", stdin=json.dumps(pod)))["metadata"]
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + 300
         while time.monotonic() < deadline_s:
             status = json.loads(kube_namespace.kubectl("get", "pod", name["name"], "--output=json"))["status"]
             if status["phase"] in {"Succeeded", "Failed"}:

@@ -25,7 +25,8 @@ from prebuilt.testing.relay import Relay, relay
 pytestmark = pytest.mark.registry
 
 MARK = "PREBUILT_TEST_MARK"
-SECONDS_TO_END = 5.0
+SECONDS_TO_END = 30.0
+"""A bake ends in one or two; that it does not come to its own end, its exit status says."""
 POINTS = ["resolving", "downloading", "compiling", "uploading", "reading the base"]
 
 
@@ -92,7 +93,7 @@ class Said:
 
 def until(condition: Callable[[], object], process: subprocess.Popen[str], said: Said) -> None:
     """Wait until something holds, which it must before the process ends."""
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, f"it ended too early: {said.text}"
         assert time.monotonic() < deadline_s, said.text
@@ -162,9 +163,9 @@ def test_ctrl_c_ends_a_bake_soon(
     try:
         began_s = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that are in the foreground
-        process.wait(30)
+        process.wait(120)
         took_s = time.monotonic() - began_s
-        text = said.all(5)
+        text = said.all(60)
     finally:
         close(process)
     assert took_s < SECONDS_TO_END, text
@@ -221,9 +222,9 @@ def test_a_killed_bake_is_made_up_for(
     process, said = reach(point, marked, pantry, (registry_line, index_line))
     process.kill()
     process.wait()
-    said.all(5)
+    said.all(60)
     close(process)
-    deadline_s = time.monotonic() + 2
+    deadline_s = time.monotonic() + 30
     while processes(marked.variables[MARK]) and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert processes(marked.variables[MARK]) == []
@@ -240,7 +241,7 @@ def test_a_killed_bake_leaves_the_layout_intact(bakery: Any, pantry: Any, index_
         until(lambda: "building" in said.text and index_line.received_bytes > 500_000, process, said)
     finally:
         process.kill()
-        said.all(5)
+        said.all(60)
         close(process)
     folder = Path(bakery.repository.removeprefix("oci:"))
     index = json.loads((folder / "index.json").read_bytes())

@@ -80,8 +80,9 @@ def as_nobody(path: Path) -> Iterator[None]:
         os.seteuid(user)
 
 
-def test_connects(tmp_path: Path) -> None:
+def test_connects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that answers gives a client with the version that both speak."""
+    monkeypatch.setattr(engine, "_PROBE_TIMEOUT_S", 60.0)
     with serving(tmp_path / "docker.sock", Answers) as host:
         client = connect(settings_for(host))
         assert client.api.api_version == "1.41"

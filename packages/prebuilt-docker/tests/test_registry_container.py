@@ -15,6 +15,7 @@ import pytest
 
 from prebuilt.core.errors import RegistryUnreachableError
 from prebuilt.core.settings import Settings
+from prebuilt.docker import registry_container
 from prebuilt.docker.config import LocalRegistryConfig
 from prebuilt.docker.registry_container import RegistryContainer, is_registry
 from prebuilt.testing.engines.process import free_port
@@ -46,6 +47,12 @@ def something_else() -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of this process may be slow to answer."""
+    monkeypatch.setattr(registry_container, "_ANSWER_TIMEOUT_S", 60.0)
 
 
 def container(port: int, docker_host: str) -> RegistryContainer:

@@ -30,13 +30,12 @@ def test_a_pod_is_handed_passwords(way_to_ecr, build_in_ecr, kube_namespace, kan
         "METAFLOW_PREBUILT_KANIKO_POD_TEMPLATE": str(tmp_path / "pod.json"),
         "METAFLOW_PREBUILT_KANIKO_CPU": "100m",
         "METAFLOW_PREBUILT_KANIKO_MEMORY": "1Gi",
-        "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "120",
+        "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "600",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     build_in_ecr(KanikoBuildService())
     asked = {host.partition(".")[0] for host in way_to_ecr.asked}
     assert asked >= {"123456789012", "210987654321"}
-    kube_namespace.kubectl(
-        "wait", "--for=delete", "secrets", "--all", "--timeout=30s"
-    )  # the cluster collects its garbage
+    # The cluster collects its garbage.
+    kube_namespace.kubectl("wait", "--for=delete", "secrets", "--all", "--timeout=300s")

@@ -32,7 +32,7 @@ class StallingIndex(PackageIndex):
     def file(self, filename: str) -> IndexedFile | None:
         """Wait until files are given out again."""
         self.asked.set()
-        assert self.open.wait(60)
+        assert self.open.wait(600)
         return super().file(filename)
 
 
@@ -74,7 +74,7 @@ class TestDisks:
             cp -r {place.cache} {kept}
         """
         with place.start(pypi=LARGE, prefix=[*namespace, script, "sh"]) as process:
-            text, _ = process.communicate(timeout=100)
+            text, _ = process.communicate(timeout=600)
         full, marker, then = text.partition("ended with 1\n")
         message = replace(place.outcome(full), code=1).message
         assert marker
@@ -117,7 +117,7 @@ class TestCtrlC:
         """One clean message, at once, although the index does not answer."""
         stalling.open.clear()
         with place.start(pypi=LARGE) as process:
-            assert stalling.asked.wait(30)
+            assert stalling.asked.wait(300)
             before = time.monotonic()
             self.interrupted(process)
             text, _ = process.communicate(timeout=30)
@@ -129,7 +129,7 @@ class TestCtrlC:
         """It is noticed at once and done when what is under way has ended; the next deployment takes up from there."""
         self.stall_the_bake(place, stalling)
         with place.start(pypi=LARGE) as process:
-            assert stalling.asked.wait(30)
+            assert stalling.asked.wait(300)
             self.interrupted(process)
             said = self.lines_up_to(process, "prebuilt: stopping what is under way\n")
             stalling.open.set()
@@ -143,11 +143,12 @@ class TestCtrlC:
         registry.delay("GET", "site/images/blobs", delay_s=4, times=99)
         with in_registry.start(pypi={"fine": "2.32"}) as process:
             said = self.lines_up_to(process, "Task is starting.\n")
-            registry.forget_requests()
+            # A deploy reads nothing back: whoever does is the task.
             while not registry.count("GET", "site/images/blobs"):
+                assert process.poll() is None
                 time.sleep(0.05)
             self.interrupted(process)
-            rest, _ = process.communicate(timeout=30)
+            rest, _ = process.communicate(timeout=120)
         assert "Workflow interrupted" in rest
         assert "Traceback" not in said + rest
         registry.faults.clear()
@@ -159,7 +160,7 @@ class TestCtrlC:
         """The process is gone, and nothing that it left is taken for whole."""
         self.stall_the_bake(place, stalling)
         with place.start(pypi=LARGE) as process:
-            assert stalling.asked.wait(30)
+            assert stalling.asked.wait(300)
             self.interrupted(process)
             self.lines_up_to(process, "prebuilt: stopping what is under way\n")
             before = time.monotonic()
@@ -174,7 +175,7 @@ class TestCtrlC:
         """Whatever a killed process left, the next one makes whole images."""
         self.stall_the_bake(place, stalling)
         with place.start(pypi=LARGE) as process:
-            assert stalling.asked.wait(30)
+            assert stalling.asked.wait(300)
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate(timeout=30)
         stalling.open.set()
@@ -206,7 +207,7 @@ def test_processes_may_bake_the_same_image_at_once(place, stalling):
     processes = [place.start(pypi=LARGE) for _ in range(3)]
     for process in processes:
         with process:
-            text, _ = process.communicate(timeout=100)
+            text, _ = process.communicate(timeout=600)
         assert place.outcome(text).deployed, text
     assert place.is_intact(images=1)
 

@@ -55,7 +55,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=1200,
             check=False,
         )
         return Outcome(done.stdout, done.returncode)

@@ -112,11 +112,22 @@ def test_ctrl_c_ends_containers(place):
                 break
         before = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
-        rest, _ = process.communicate(timeout=60)
-        assert time.monotonic() - before < 30
+        rest, _ = process.communicate(timeout=200)
+        assert time.monotonic() - before < 150  # of 300 s that the step would wait
         assert "interrupted" in rest
-        with pytest.raises(ProcessLookupError):
-            os.killpg(process.pid, 0)
+        while (
+            _is_there(process.pid) and time.monotonic() - before < 200
+        ):  # who is left is taken off the list in a moment
+            time.sleep(0.1)
+        assert not _is_there(process.pid)
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_step_without_requirements_runs_in_the_image_that_it_names(ran, client):

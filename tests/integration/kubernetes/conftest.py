@@ -31,7 +31,7 @@ from prebuilt.testing.validate import ImageReport, validate
 FLOWS = Path(__file__).parent / "flows"
 ROLES = Path(__file__).parents[3] / "docs" / "how-to" / "kubernetes-roles.yaml"
 PREFIX = "/opt/prebuilt/env"
-PATIENCE_S = 300.0
+PATIENCE_S = 1200.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,7 +75,7 @@ def build(
         "METAFLOW_PREBUILT_KANIKO_IMAGE": kaniko_image,
         "METAFLOW_PREBUILT_KANIKO_CPU": "100m",
         "METAFLOW_PREBUILT_KANIKO_MEMORY": "1Gi",
-        "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "120",
+        "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "600",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -125,7 +125,7 @@ class User:
         }
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": account}, "spec": spec}
         self.namespace.kubectl("create", "--filename=-", stdin=json.dumps(pod))
-        deadline_s, phase = time.monotonic() + 120, "Pending"
+        deadline_s, phase = time.monotonic() + 600, "Pending"
         while phase in {"Pending", "Running"}:
             assert time.monotonic() < deadline_s, self.namespace.kubectl("describe", "pod", account)
             time.sleep(0.5)
@@ -146,7 +146,7 @@ class User:
         """Act as soon as a line with `word` was said."""
 
         def wait() -> None:
-            deadline_s = time.monotonic() + 60
+            deadline_s = time.monotonic() + 600
             while time.monotonic() < deadline_s and not any(word in line for line in list(self.said)):
                 time.sleep(0.05)
             act()
@@ -158,7 +158,7 @@ class User:
     @property
     def left(self) -> str:
         """What builds left, after the garbage collector had its time."""
-        for _ in range(60):
+        for _ in range(600):
             found = self.namespace.kubectl(
                 "get", "jobs,pods,secrets,configmaps", "--output=name", "--selector=metaflow-prebuilt/build"
             )
@@ -192,7 +192,7 @@ def user(
         KANIKO_IMAGE=kaniko_image,
         KANIKO_CPU="50m",
         KANIKO_MEMORY="512Mi",
-        KANIKO_TIMEOUT="120",
+        KANIKO_TIMEOUT="600",
     )
     user.may(RULES)
     yield user

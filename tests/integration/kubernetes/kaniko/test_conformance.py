@@ -61,7 +61,7 @@ class TestKanikoBuildService(BuilderContract):
             "METAFLOW_PREBUILT_KANIKO_IMAGE": kaniko_image,
             "METAFLOW_PREBUILT_KANIKO_CPU": "100m",
             "METAFLOW_PREBUILT_KANIKO_MEMORY": "1Gi",
-            "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "300",
+            "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "600",
         }
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -74,7 +74,7 @@ class TestKanikoBuildService(BuilderContract):
         found, s3 = "", boto3.session.Session().client("s3")
         kept = s3.list_objects_v2(Bucket="flows", Prefix="contexts/").get("Contents", [])
         s3.close()
-        for _ in range(60):
+        for _ in range(600):
             found = self._namespace.kubectl("get", _OBJECTS, "--output=name", "--selector=metaflow-prebuilt/build")
             if not found:
                 break

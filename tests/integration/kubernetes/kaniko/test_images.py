@@ -52,14 +52,14 @@ def deployer(machine: Any, kube_namespace: Namespace, kaniko_image: str, monkeyp
             "METAFLOW_PREBUILT_KANIKO_IMAGE": kaniko_image,
             "METAFLOW_PREBUILT_KANIKO_MEMORY": "1Gi",
             "METAFLOW_PREBUILT_KANIKO_CPU": "100m",
-            "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "300",
+            "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "600",
         },
     )
 
 
 def left(namespace: Namespace) -> str:
     """Return what builds left in a namespace, after the garbage collector had its time."""
-    for _ in range(60):
+    for _ in range(600):
         found = namespace.kubectl(
             "get", "jobs,pods,secrets,configmaps", "--output=name", "--selector=metaflow-prebuilt/build"
         )
@@ -126,7 +126,7 @@ def in_google_bucket(
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}")
     with (
-        running(command, log=tmp_path / "gcs.log", ready=answers, timeout_s=30),
+        running(command, log=tmp_path / "gcs.log", ready=answers),
         contextlib.closing(storage.Client(project="test", credentials=AnonymousCredentials())) as client,
     ):
         client.create_bucket("contexts")

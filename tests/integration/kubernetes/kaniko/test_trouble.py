@@ -132,7 +132,7 @@ def test_memory_runs_out(user: Any):
 def test_kaniko_itself_is_killed(user: Any):
     """As the kernel kills it for want of memory: its exit code is explained."""
     acting = user.once("begun", user.kill_kaniko)
-    assert not user.build("import time; print('begun', flush=True); time.sleep(60)")
+    assert not user.build("import time; print('begun', flush=True); time.sleep(300)")
     acting.join()
     assert "out of memory: it had 512Mi and was killed (exit code 137" in user.said[-1]
     assert "METAFLOW_PREBUILT_KANIKO_MEMORY" in user.said[-1]
@@ -140,7 +140,7 @@ def test_kaniko_itself_is_killed(user: Any):
 
 def test_no_node_has_so_much(user: Any):
     """The scheduler's words, after the time that the setting gives."""
-    assert not user.having(KANIKO_CPU="500", KANIKO_PENDING_TIMEOUT="2").build()
+    assert not user.having(KANIKO_CPU="500", KANIKO_PENDING_TIMEOUT="8").build()
     assert "Insufficient cpu" in user.said[-1]
 
 
@@ -153,7 +153,7 @@ def test_time_is_up(user: Any):
 def test_somebody_deletes_the_job(user: Any):
     """It is said that somebody did."""
     acting = user.once("begun", lambda: user.namespace.kubectl("delete", "jobs", "--all"))
-    assert not user.build("import time; print('begun', flush=True); time.sleep(60)")
+    assert not user.build("import time; print('begun', flush=True); time.sleep(300)")
     acting.join()
     assert "somebody else deleted the Job" in user.said[-1]
 
@@ -198,21 +198,23 @@ def test_eight_builds_at_once(user: Any):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_the_deploy_ends_in_the_middle(user: Any, how: signal.Signals):
     """Ctrl-C deletes the Job with its pod; where the process is killed, the Job ends in its time, and the cluster deletes it."""
-    with user.having(KANIKO_TIMEOUT="8", KANIKO_KEEP="1").start(
-        "import time; print('begun', flush=True); time.sleep(60)"
-    ) as process:
+    with user.having(KANIKO_KEEP="1").start("import time; print('begun', flush=True); time.sleep(600)") as process:
         assert any("begun" in line for line in process.stdout)
         process.send_signal(how)
-        process.communicate(timeout=30)
+        process.communicate(timeout=300)
     assert process.returncode != 0
+    jobs = json.loads(user.namespace.kubectl("get", "jobs", "--output=json"))["items"]
     if how == signal.SIGINT:
-        assert json.loads(user.namespace.kubectl("get", "jobs", "--output=json"))["items"] == []
-    else:
-        assert "job" in user.namespace.kubectl("get", "jobs", "--output=name")
+        assert jobs == []
+        return
+    (job,) = jobs
+    assert job["spec"]["activeDeadlineSeconds"] == 600
+    soon = json.dumps({"spec": {"activeDeadlineSeconds": 1}})  # the rest of its time is over
+    user.namespace.kubectl("patch", "job", job["metadata"]["name"], f"--patch={soon}")
 
 
 def test_no_node_of_the_platform(user: Any):
     """The scheduler's words are shown at once, and end the build after the time that the setting gives."""
-    assert not user.having(KANIKO_PENDING_TIMEOUT="2").build(target_platform="linux/arm64")
+    assert not user.having(KANIKO_PENDING_TIMEOUT="8").build(target_platform="linux/arm64")
     assert any(line.startswith("FailedScheduling: ") for line in user.said)
     assert "didn't match Pod's node affinity/selector" in user.said[-1]

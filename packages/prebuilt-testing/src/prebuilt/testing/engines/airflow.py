@@ -38,7 +38,7 @@ else:
 pathlib.Path(answer).write_text(json.dumps(found), encoding="utf-8")
 """
 _DATABASE = "airflow.db"
-_TIMEOUT_S = 240.0
+_TIMEOUT_S = 1200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,12 @@ def is_arm64_emulated() -> bool:
     return entry.exists() and entry.read_text(encoding="ascii").startswith("enabled")
 
 
+def is_arm64_emulated_at_rest() -> bool:
+    """Return the same for times when no test has changed it; waits until none has."""
+    with _the_list():
+        return is_arm64_emulated()
+
+
 def emulator() -> Path:
     """Return the emulator of arm64, unpacked and not installed: installing it would register it for good.
 

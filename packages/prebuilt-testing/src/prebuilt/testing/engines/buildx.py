@@ -78,7 +78,7 @@ def kubernetes_builder(docker: Docker, namespace: Namespace, *, image: str) -> I
         config.write_text(_CONTAINER_CONFIG.format(registry=namespace.cluster.registry), encoding="utf-8")
         options = (
             "--driver=kubernetes",
-            f"--driver-opt=image={image},namespace={namespace.name},timeout=60s",
+            f"--driver-opt=image={image},namespace={namespace.name},timeout=300s",
             f"--buildkitd-config={config}",
             "--bootstrap",
         )

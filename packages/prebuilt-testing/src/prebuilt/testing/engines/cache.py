@@ -11,11 +11,14 @@ from prebuilt.core.settings import Settings
 from prebuilt.core.storage import cache_dir
 from prebuilt.oci.containers.lock_file import locked
 
+_USERS = cache_dir(Settings.load()) / "engines"
+"""As this process began: a test may have another cache by the time when it wants an engine, and all processes hold the same locks."""
+
 
 def engine_cache() -> Path:
     """Return the folder that keeps engines: ``PREBUILT_ENGINE_CACHE``, else one in the user's cache. It may not exist yet."""
     configured = os.environ.get("PREBUILT_ENGINE_CACHE")
-    return Path(configured) if configured else cache_dir(Settings.load()) / "engines"
+    return Path(configured) if configured else _USERS
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from prebuilt.testing.engines.process import EngineError
 
 PHASES = ("install", "pre_build", "build", "post_build")
 _MARK = "::codebuild "
+_PATIENCE_S = 60.0
 _SOURCE, _AGENT = "/codebuild/output/src", "/codebuild/agent"
 
 # Stands for the AWS command line of Amazon's images, as far as the buildspec uses it.
@@ -146,9 +148,16 @@ class CodeBuildHost:
             if left == name or build_id in left:
                 with contextlib.suppress(EngineError):  # it is on its way out by itself
                     self.docker.ask("rm", "--force", "--volumes", left)
-        for volume in self.docker.ask("volume", "ls", "--quiet").split():
-            if build_id in volume:
-                self.docker.ask("volume", "rm", volume)
+        deadline_s = (
+            time.monotonic() + _PATIENCE_S
+        )  # a container that is on its way out holds its volume until it is gone
+        while volumes := [each for each in self.docker.ask("volume", "ls", "--quiet").split() if build_id in each]:
+            try:
+                self.docker.ask("volume", "rm", "--force", *volumes)
+            except EngineError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.2)
 
     def _variables(self, build: RemoteBuild) -> dict[str, str]:
         asked: Sequence[Mapping[str, str]] = build.asked["environmentVariablesOverride"]

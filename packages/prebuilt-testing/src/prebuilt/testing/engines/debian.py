@@ -26,6 +26,7 @@ Dir::State "{folder}/state";
 Dir::State::Status "{folder}/status";
 Dir::Cache "{folder}/cache";
 Acquire::Languages "none";
+Acquire::Retries "5";
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
 APT::Architecture "{architecture}";

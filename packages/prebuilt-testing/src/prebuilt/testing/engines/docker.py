@@ -16,7 +16,7 @@ from prebuilt.testing.engines.docker_release import DockerRelease, ReleaseName, 
 from prebuilt.testing.engines.process import EngineError, running
 from prebuilt.testing.engines.runtime import fitting_runtime
 
-_TIMEOUT_S = 300.0
+_TIMEOUT_S = 1200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from prebuilt.testing.engines.process import EngineError
 _OLDEST = (1, 26)  # what the newest module that we build asks for
 _VERSION = ".".join(map(str, _OLDEST))
 _SUITE = "sid"
+_WAITS_S = (2.0, 10.0)
 _ENVIRON = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
 """As this process began: a test may have set a proxy that leads to servers of its own, and be the first to want an engine."""
 
@@ -78,10 +80,14 @@ def build_folder(
 
 
 def _run(*command: str, tried: str, cwd: str | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, env=_ENVIRON, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise EngineError(tried, reason=done.stderr or done.stdout)
-    return done.stdout
+    """Return what Go prints. It asks for each module once; what it has got and built is kept, so that another try goes on from there."""
+    for wait_s in (*_WAITS_S, None):
+        done = subprocess.run(command, cwd=cwd, env=_ENVIRON, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        if wait_s is not None:
+            time.sleep(wait_s)
+    raise EngineError(tried, reason=done.stderr or done.stdout)
 
 
 def _version(go: str) -> tuple[int, ...]:

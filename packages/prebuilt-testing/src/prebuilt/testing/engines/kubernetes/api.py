@@ -12,7 +12,7 @@ from typing import Any
 
 from prebuilt.testing.engines.process import EngineError
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

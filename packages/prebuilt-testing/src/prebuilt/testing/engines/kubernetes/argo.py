@@ -23,7 +23,7 @@ _GROUP, _VERSION = "argoproj.io", "v1alpha1"
 _KINDS = ("WorkflowTemplate", "Workflow", "CronWorkflow", "Sensor")
 _EXPRESSION = re.compile(r"\{\{(.*?)\}\}")
 _TO_BASE64 = re.compile(r"=toBase64\((.*)\)")
-_TIMEOUT_S = 240.0
+_TIMEOUT_S = 1200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ def define_argo(cluster: KubernetesCluster) -> None:
     for kind in _KINDS:
         cluster.api.ask("POST", path, _definition(kind))
     cluster.kubectl(
-        "wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{_plural(k)}.{_GROUP}" for k in _KINDS)
+        "wait", "--for=condition=Established", "--timeout=120s", *(f"crd/{_plural(k)}.{_GROUP}" for k in _KINDS)
     )
 
 

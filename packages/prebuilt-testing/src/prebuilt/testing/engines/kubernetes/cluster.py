@@ -27,7 +27,7 @@ from prebuilt.testing.engines.registry import distribution_registry
 
 _FOLDER = "prebuilt-k8s-"
 _BRIDGE = "bridge"  # the file with its name, for who clears away what is left of a cluster
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 600.0
 # Fixed, whatever the kubelet and CNI are told. Those that were there before stay.
 _SYSTEM_FOLDERS = (Path("/var/lib/kubelet"), Path("/var/lib/cni"), Path("/var/log/containers"))
 

@@ -14,7 +14,7 @@ from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.process import EngineError
 
 _RBAC = "rbac.authorization.k8s.io"
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ NETWORK = "prebuilt-kubernetes"
 _CGROUPS = Path("/sys/fs/cgroup")
 _CNI_RESULTS = Path("/var/lib/cni/results")
 _POD_LOGS = Path("/var/log/containers")
-_SHIM_S = 5.0
+_SHIM_S = 60.0
 
 _CONTAINERD = """\
 version = 2
