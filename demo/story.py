@@ -21,7 +21,7 @@ COMMAND = ("demo/flow.py", "--environment=prebuilt", "run", "--with", "container
 _ENGINE = "METAFLOW_PREBUILT_CONTAINER_ENGINE"  # whoever wants to see it with another one may choose
 _LAUNCHED = "Task is starting."
 _MADE, _FOUND = "image pushed", "image is there"
-_SECOND_DEPLOY_S = 20.0  # it takes a third of a second; a machine that does other things meanwhile may take much longer
+_SECOND_DEPLOY_S = 5.0  # it takes a third of a second; a machine that does other things meanwhile may take longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

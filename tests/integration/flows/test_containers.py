@@ -115,9 +115,8 @@ def test_ctrl_c_ends_containers(place):
         rest, _ = process.communicate(timeout=200)
         assert time.monotonic() - before < 150  # of 300 s that the step would wait
         assert "interrupted" in rest
-        while (
-            _is_there(process.pid) and time.monotonic() - before < 200
-        ):  # who is left is taken off the list in a moment
+        # Who has ended is taken off the list in a moment.
+        while _is_there(process.pid) and time.monotonic() - before < 200:
             time.sleep(0.1)
         assert not _is_there(process.pid)
 

@@ -148,9 +148,8 @@ class CodeBuildHost:
             if left == name or build_id in left:
                 with contextlib.suppress(EngineError):  # it is on its way out by itself
                     self.docker.ask("rm", "--force", "--volumes", left)
-        deadline_s = (
-            time.monotonic() + _PATIENCE_S
-        )  # a container that is on its way out holds its volume until it is gone
+        # A container that is on its way out holds its volume until it is gone.
+        deadline_s = time.monotonic() + _PATIENCE_S
         while volumes := [each for each in self.docker.ask("volume", "ls", "--quiet").split() if build_id in each]:
             try:
                 self.docker.ask("volume", "rm", "--force", *volumes)
