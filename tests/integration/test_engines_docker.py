@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from prebuilt.testing.engines.machine_image import import_registry_image
 from prebuilt.testing.engines.process import EngineError
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import Tree
+from prebuilt.testing.served import serving_http
 
 pytestmark = pytest.mark.docker
 
@@ -36,19 +36,6 @@ class Hello(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing to the terminal."""
-
-
-@contextlib.contextmanager
-def serving(address: str) -> Iterator[str]:
-    """Give the URL of a server that listens on one address of this machine."""
-    with ThreadingHTTPServer((address, 0), Hello) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://{address}:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def traces(docker: Docker) -> list[str]:
@@ -100,7 +87,7 @@ def test_without_its_plugin_the_current_command_line_builds_classically_only():
 
 def test_containers_on_the_bridge_reach_a_server_of_the_test(docker_bridged: Docker, python_base: str):
     """A step of a build and a container reach what listens on the bridge's address."""
-    with serving(docker_bridged.address) as url:
+    with serving_http(Hello, docker_bridged.address) as url:
         program = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=60).read().decode())"
         assert docker_bridged.ask("run", "--rm", python_base, "python3", "-c", program) == "hello"
 

@@ -6,7 +6,6 @@ import http.server
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from prebuilt.testing.engines.kaniko import VERSION
 from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.kubernetes.namespace import Namespace
 from prebuilt.testing.engines.process import EngineError, find_program
+from prebuilt.testing.served import serving_http
 from prebuilt.testing.tar_image import busybox_layer, push_tar_image
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
@@ -65,10 +65,8 @@ def web_server(cluster: KubernetesCluster) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer((cluster.address, 0), Greeting) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{cluster.address}:{server.server_port}/"
-        server.shutdown()
+    with serving_http(Greeting, cluster.address) as url:
+        yield f"{url}/"
 
 
 def test_a_pod_runs_and_its_log_is_read(run_pod: RunPod):

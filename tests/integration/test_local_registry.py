@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from prebuilt.testing.engines.docker import Docker
 from prebuilt.testing.engines.machine_image import import_registry_image
 from prebuilt.testing.engines.process import free_port
 from prebuilt.testing.engines.wanted import wanted_engine
+from prebuilt.testing.served import serving_http
 
 pytestmark = pytest.mark.docker
 
@@ -83,14 +83,8 @@ def machine(docker_bridged: Docker, registry_image: str) -> Iterator[Machine]:
 @contextlib.contextmanager
 def something_on(port: str) -> Iterator[None]:
     """Have a server that is no registry listen on a port of loopback."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), http.server.BaseHTTPRequestHandler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_http(http.server.BaseHTTPRequestHandler, port=int(port)):
+        yield
 
 
 def test_starts_with_the_first_question_and_keeps(machine: Machine) -> None:

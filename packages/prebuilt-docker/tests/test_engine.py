@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import socketserver
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -18,6 +17,7 @@ from prebuilt.core.errors import EngineError
 from prebuilt.core.settings import Settings
 from prebuilt.docker import engine
 from prebuilt.docker.engine import connect, engine_problem
+from prebuilt.testing.served import serving
 
 
 def settings_for(host: str) -> Settings:
@@ -54,17 +54,10 @@ class Refuses(Answers):
 
 
 @contextlib.contextmanager
-def serving(path: Path, handler: type[Answers]) -> Iterator[str]:
+def answering(path: Path, handler: type[Answers]) -> Iterator[str]:
     """Give the address of a server on a Unix socket."""
-    with socketserver.ThreadingUnixStreamServer(str(path), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield f"unix://{path}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(socketserver.ThreadingUnixStreamServer(str(path), handler)):
+        yield f"unix://{path}"
 
 
 @contextlib.contextmanager
@@ -83,7 +76,7 @@ def as_nobody(path: Path) -> Iterator[None]:
 def test_connects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that answers gives a client with the version that both speak."""
     monkeypatch.setattr(engine, "_PROBE_TIMEOUT_S", 60.0)
-    with serving(tmp_path / "docker.sock", Answers) as host:
+    with answering(tmp_path / "docker.sock", Answers) as host:
         client = connect(settings_for(host))
         assert client.api.api_version == "1.41"
         client.close()
@@ -118,7 +111,7 @@ def test_file_in_place_of_a_socket(tmp_path: Path) -> None:
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket that this user may not open names the group to join."""
     monkeypatch.setattr(engine, "_group", lambda _: "docker")
-    with serving(tmp_path / "docker.sock", Answers) as host, as_nobody(tmp_path / "docker.sock"):
+    with answering(tmp_path / "docker.sock", Answers) as host, as_nobody(tmp_path / "docker.sock"):
         problem = engine_problem(settings_for(host))
     assert problem is not None
     assert problem.reason == "permission denied: this user may not use it"
@@ -128,7 +121,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refused_by_the_engine(tmp_path: Path) -> None:
     """An engine that answers with a refusal is quoted."""
     with (
-        serving(tmp_path / "docker.sock", Refuses) as host,
+        answering(tmp_path / "docker.sock", Refuses) as host,
         pytest.raises(EngineError, match="it refused: authorization denied"),
     ):
         connect(settings_for(host))

@@ -29,6 +29,7 @@ from prebuilt.docker.push import ImagePush
 from prebuilt.oci.docker_config import Login
 from prebuilt.oci.reference import parse_reference
 from prebuilt.testing.conformance.materials import RecordingProgress
+from prebuilt.testing.served import serving
 
 DIGEST = "sha256:" + "4" * 64
 PUSHED: list[dict[str, Any]] = [
@@ -149,27 +150,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(path: Path) -> Iterator[FakeEngine]:
+def fake_engine(path: Path) -> Iterator[FakeEngine]:
     """Give an engine on a Unix socket."""
     engine = FakeEngine(host=f"unix://{path}")
     handler = type("Handler", (_Handler,), {"engine": engine})
-    with socketserver.ThreadingUnixStreamServer(str(path), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            with engine.clients:
-                yield engine
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(socketserver.ThreadingUnixStreamServer(str(path), handler)), engine.clients:
+        yield engine
 
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
     """An engine, and a user without logins."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with serving(tmp_path / "docker.sock") as engine:
+    with fake_engine(tmp_path / "docker.sock") as engine:
         yield engine
 
 

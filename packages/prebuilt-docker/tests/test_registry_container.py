@@ -6,9 +6,8 @@ import contextlib
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from prebuilt.docker.registry_container import RegistryContainer, is_registry
 from prebuilt.testing.engines.process import free_port
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
+from prebuilt.testing.served import serving_http
 
 
 class SomethingElse(BaseHTTPRequestHandler):
@@ -39,14 +39,8 @@ class SomethingElse(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def something_else() -> Iterator[str]:
     """Give ``127.0.0.1:port`` of a server that is no registry."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), SomethingElse) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_http(SomethingElse) as url:
+        yield url.removeprefix("http://")
 
 
 @pytest.fixture(autouse=True)
