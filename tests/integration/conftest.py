@@ -21,15 +21,17 @@ from prebuilt.core.bake import BakedImage, Baker, StepImage
 from prebuilt.core.build_service import DockerBuildService
 from prebuilt.core.documents import FolderDocuments
 from prebuilt.core.image_registry import ImageRegistry
-from prebuilt.core.lock import Lock
+from prebuilt.core.lock import Lock, Wheel
 from prebuilt.core.locks import Locks
 from prebuilt.core.platforms import Platform
 from prebuilt.core.progress import LineProgress
 from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.settings import Settings
+from prebuilt.core.spec import ImageSpec
 from prebuilt.lock.interpreter import find_interpreter
 from prebuilt.lock.resolver import LockResolver
 from prebuilt.lock.stage.materials import LockMaterials
+from prebuilt.native.builder import NativeBuilder
 from prebuilt.oci.base import BaseImageLookup
 from prebuilt.oci.client import RegistryRepository
 from prebuilt.oci.containers import ContainerRun, Engine
@@ -43,6 +45,7 @@ from prebuilt.testing.base_image import make_base_image, push_base_image
 from prebuilt.testing.conda_channel import CondaChannel
 from prebuilt.testing.conda_package import CondaPackageSpec, text_file
 from prebuilt.testing.conda_samples import sample_channel
+from prebuilt.testing.conformance.materials import Materials, push_small_base
 from prebuilt.testing.debian_base import push_debian_base
 from prebuilt.testing.engines.buildkit import BuildKit, buildkit_daemon
 from prebuilt.testing.engines.docker import Docker, docker_engine
@@ -215,6 +218,35 @@ def push_while_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
             assert b"".join(chunks) == b"".join(pieces)
 
     return push
+
+
+@pytest.fixture
+def materials(registry: RepositoryRegistry, tmp_path: Path) -> Iterator[Materials]:
+    """Return materials whose target is the repository of the test's registry; the base is in a layout."""
+    with PackageIndex().serving() as index:
+        yield Materials(
+            index=index,
+            folder=tmp_path / "wheels",
+            target=open_repository(registry.repository, registry.credentials_source),
+            base=push_small_base(open_repository(f"oci:{tmp_path / 'base'}")),
+        )
+
+
+@pytest.fixture
+def build(registry: RepositoryRegistry, materials: Materials, tmp_path: Path) -> Callable[..., ImageSpec]:
+    """Return what bakes wheels as a new machine would, asking the registry as the bake does; it returns the spec."""
+    made: list[None] = []
+
+    def build(*wheels: Wheel) -> ImageSpec:
+        made.append(None)
+        spec, cache = materials.spec(*wheels), str(tmp_path / f"{len(made)}")
+        settings = Settings({**Settings.load().environ, "METAFLOW_PREBUILT_CACHE_DIR": cache}, {})
+        built = materials.deploy(NativeBuilder(settings), registry, spec)
+        assert built is not None
+        validate(materials.target, built.digest)
+        return spec
+
+    return build
 
 
 @pytest.fixture(scope="session")

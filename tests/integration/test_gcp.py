@@ -11,12 +11,9 @@ import pytest
 from prebuilt.buildx import BuildxBuildService
 from prebuilt.core.build_service import DockerBuildService
 from prebuilt.core.errors import ForbiddenError, PrebuiltError
-from prebuilt.core.lock import Wheel
-from prebuilt.core.settings import Settings
 from prebuilt.core.spec import PREFIX, EnvId, ImageSpec
 from prebuilt.docker import LocalDockerBuildService
 from prebuilt.gcr import GCRRegistry
-from prebuilt.native.builder import NativeBuilder
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.repository import Repository
 from prebuilt.oci.transport import close_connections
@@ -24,7 +21,6 @@ from prebuilt.testing.conformance.materials import (
     SITE_PACKAGES,
     Materials,
     push_runnable_base,
-    push_small_base,
 )
 from prebuilt.testing.conformance.stage import SuiteStage
 from prebuilt.testing.engines.buildkit import buildkit_daemon
@@ -34,8 +30,7 @@ from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.google_api import PROJECT
 from prebuilt.testing.google_cloud import GoogleCloud, google_cloud
 from prebuilt.testing.google_registry import google_registry
-from prebuilt.testing.python_index import PackageIndex
-from prebuilt.testing.validate import inspect_image, validate
+from prebuilt.testing.validate import inspect_image
 
 pytestmark = pytest.mark.gcp
 
@@ -68,35 +63,6 @@ def registry(google: Google) -> GCRRegistry:
     """Return the registry."""
     del google
     return GCRRegistry()
-
-
-@pytest.fixture
-def materials(registry: GCRRegistry, tmp_path: Path) -> Iterator[Materials]:
-    """Return materials whose target is the registry's repository; the base is in a layout."""
-    with PackageIndex().serving() as index:
-        yield Materials(
-            index=index,
-            folder=tmp_path / "wheels",
-            target=open_repository(registry.repository, registry.credentials_source),
-            base=push_small_base(open_repository(f"oci:{tmp_path / 'base'}")),
-        )
-
-
-@pytest.fixture
-def build(registry: GCRRegistry, materials: Materials, tmp_path: Path) -> Callable[..., ImageSpec]:
-    """Return what bakes wheels as a new machine would, asking the registry as the bake does; it returns the spec."""
-    made: list[None] = []
-
-    def build(*wheels: Wheel) -> ImageSpec:
-        made.append(None)
-        spec, cache = materials.spec(*wheels), str(tmp_path / f"{len(made)}")
-        settings = Settings({**Settings.load().environ, "METAFLOW_PREBUILT_CACHE_DIR": cache}, {})
-        built = materials.deploy(NativeBuilder(settings), registry, spec)
-        assert built is not None
-        validate(materials.target, built.digest)
-        return spec
-
-    return build
 
 
 def test_an_image_is_pushed_without_a_login(

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from prebuilt.core.errors import ForbiddenError
-from prebuilt.core.lock import Wheel
 from prebuilt.core.settings import Settings
 from prebuilt.core.spec import ImageSpec
 from prebuilt.ecr import ECRRegistry
@@ -16,8 +15,7 @@ from prebuilt.native.builder import NativeBuilder
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.transport import close_connections
 from prebuilt.testing.amazon_ecr import AmazonECR, amazon_ecr
-from prebuilt.testing.conformance.materials import Materials, RecordingProgress, push_small_base
-from prebuilt.testing.python_index import PackageIndex
+from prebuilt.testing.conformance.materials import Materials, RecordingProgress
 from prebuilt.testing.validate import validate
 
 pytestmark = pytest.mark.aws
@@ -40,35 +38,6 @@ def registry(amazon: AmazonECR) -> ECRRegistry:
     """Return the registry, with nothing set."""
     del amazon
     return ECRRegistry()
-
-
-@pytest.fixture
-def materials(registry: ECRRegistry, tmp_path: Path) -> Iterator[Materials]:
-    """Return materials whose target is the registry's repository; the base is in a layout."""
-    with PackageIndex().serving() as index:
-        yield Materials(
-            index=index,
-            folder=tmp_path / "wheels",
-            target=open_repository(registry.repository, registry.credentials_source),
-            base=push_small_base(open_repository(f"oci:{tmp_path / 'base'}")),
-        )
-
-
-@pytest.fixture
-def build(registry: ECRRegistry, materials: Materials, tmp_path: Path) -> Callable[..., ImageSpec]:
-    """Return what bakes wheels as a new machine would, asking the registry as the bake does; it returns the spec."""
-    made: list[None] = []
-
-    def build(*wheels: Wheel) -> ImageSpec:
-        made.append(None)
-        spec, cache = materials.spec(*wheels), str(tmp_path / f"{len(made)}")
-        settings = Settings({**Settings.load().environ, "METAFLOW_PREBUILT_CACHE_DIR": cache}, {})
-        built = materials.deploy(NativeBuilder(settings), registry, spec)
-        assert built is not None
-        validate(materials.target, built.digest)
-        return spec
-
-    return build
 
 
 def test_an_image_is_pushed_without_a_login(
