@@ -12,14 +12,15 @@ from typing import TypeVar
 _LOOK_S = 0.02
 """How soon a server sees that it should stop."""
 
-Server = TypeVar("Server", bound=socketserver.BaseServer)
+Server = TypeVar(
+    "Server", bound=ThreadingHTTPServer | socketserver.ThreadingTCPServer | socketserver.ThreadingUnixStreamServer
+)
 
 
 @contextlib.contextmanager
 def serving(server: Server) -> Iterator[Server]:
     """Run `server` for the time of the body, then close it. Connections that clients keep open are not waited for."""
-    if isinstance(server, socketserver.ThreadingMixIn):
-        server.daemon_threads, server.block_on_close = True, False
+    server.daemon_threads, server.block_on_close = True, False
     thread = threading.Thread(target=server.serve_forever, args=(_LOOK_S,), daemon=True)
     thread.start()
     try:
