@@ -21,6 +21,7 @@ import yaml
 from prebuilt.core.build_service import BuildRequest
 from prebuilt.core.tree import BytesContent
 from prebuilt.testing.plain_request import plain_request
+from prebuilt.testing.user_settings import forget_user_settings
 
 _PATH = re.compile(
     r"/(?:api/v1|apis/batch/v1)/namespaces/(?P<namespace>[^/]+)/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
@@ -330,6 +331,14 @@ def works(*lines: str) -> Story:
     return story
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep what users have configured out of the tests."""
+    forget_user_settings(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("METAFLOW_HOME", str(tmp_path))
+
+
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCluster]:
     """A cluster in which builds succeed, and the kubeconfig of a user who may do everything."""
@@ -347,12 +356,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
         "current-context": "fake",
     }
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.setenv("METAFLOW_HOME", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     monkeypatch.setattr("tempfile.tempdir", None)
