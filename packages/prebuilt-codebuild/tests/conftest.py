@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from prebuilt.core.build_service import BuildRequest
+from prebuilt.core.build_service import BuildRequest, Cancellation
 from prebuilt.core.tree import Content
 from prebuilt.testing.amazon_codebuild import (
     PROJECT,
@@ -94,6 +94,39 @@ def cloud(running_amazon: AmazonECR, monkeypatch: pytest.MonkeyPatch) -> Iterato
     create_project(running_amazon.client("codebuild"))
     with codebuild_of_moto(succeed) as builds:
         yield Cloud(running_amazon, builds)
+
+
+class Clock(Cancellation):
+    """Time that passes for a build by what it waits, and by nothing else: however slow a machine is, its clock is not late.
+
+    Attributes:
+        now_s: The time.
+        then: Is called after each wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self.then: Callable[[], None] = lambda: None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Let `timeout_s` pass, at once."""
+        self.now_s += timeout_s
+        self.then()
+        return super().wait(0.005)  # others have something to do
+
+    def monotonic(self) -> float:
+        """Return the time, as the module of the standard library does."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that the builder goes by, where it is also the cancellation of its request."""
+    clock = Clock()
+    monkeypatch.setattr("prebuilt.codebuild.run.time", clock)
+    monkeypatch.setattr("prebuilt.codebuild.log.time", clock)
+    return clock
 
 
 @dataclass
