@@ -17,6 +17,7 @@ import pytest
 from metaflow import decorators
 
 from metaflow_extensions.prebuilt.plugins.conda.environment import PrebuiltCondaEnvironment
+from prebuilt.testing.user_settings import forget_user_settings
 
 FLOWS = Path(__file__).parent / "flows"
 
@@ -24,9 +25,8 @@ FLOWS = Path(__file__).parent / "flows"
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what users have configured out of the tests, and what tests leave out of the users' folders."""
-    for name in list(os.environ):
-        if name.startswith(("METAFLOW_", "AWS_", "CONDA_")):
-            monkeypatch.delenv(name)
+    forget_user_settings(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("METAFLOW_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("METAFLOW_USER", "tester")
     monkeypatch.setenv("METAFLOW_PREBUILT_CACHE_DIR", str(tmp_path / "cache"))

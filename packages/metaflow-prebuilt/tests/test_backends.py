@@ -6,6 +6,7 @@ import contextlib
 import json
 import socketserver
 import sys
+import tempfile
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 
@@ -48,16 +49,25 @@ def built(monkeypatch):
     return built
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """Take time for an engine that answers: a busy machine may let it wait."""
+    monkeypatch.setattr("prebuilt.docker.engine._PROBE_TIMEOUT_S", 60.0)
+
+
+@pytest.fixture
+def socket_path():
+    """Return where an engine may listen; a test's own folder may be deeper than the 107 bytes that a socket's name has."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield f"{folder}/docker.sock"
+
+
 @contextlib.contextmanager
 def engine(path):
     """Give an engine that says its version and nothing else; ``connections`` counts who came."""
     counted = SimpleNamespace(connections=0, host=f"unix://{path}")
 
     class Handler(BaseHTTPRequestHandler):
-        def setup(self):
-            counted.connections += 1
-            super().setup()
-
         def do_GET(self):
             body = json.dumps({"ApiVersion": "1.41"}).encode()
             self.send_response(200)
@@ -68,7 +78,12 @@ def engine(path):
         def log_message(self, *_):
             """Write nothing."""
 
-    with serving(socketserver.ThreadingUnixStreamServer(str(path), Handler)):
+    class Server(socketserver.ThreadingUnixStreamServer):
+        def verify_request(self, *_):
+            counted.connections += 1  # in the order of connections: handlers are threads, and may be late
+            return True
+
+    with serving(Server(path, Handler)):
         yield counted
 
 
@@ -135,9 +150,9 @@ class TestChoice:
 
 
 class TestDefaultBuilder:
-    def test_an_engine_that_answers_builds(self, said, built, tmp_path):
+    def test_an_engine_that_answers_builds(self, said, built, socket_path):
         """The documented default is used where an engine answers, which is asked once, when there is something to build."""
-        with engine(tmp_path / "docker.sock") as docker:
+        with engine(socket_path) as docker:
             builder = said(**{GENERAL: "ghcr.io/team/flows", "DOCKER_HOST": docker.host}).builder
             assert builder.image_identity_suffix() == ""
             assert docker.connections == 0
@@ -150,17 +165,16 @@ class TestDefaultBuilder:
         assert built == ["LocalDockerBuildService"] * 3
         assert said.lines == []
 
-    def test_without_an_engine_the_embedded_one_builds(self, said, built, tmp_path):
+    def test_without_an_engine_the_embedded_one_builds(self, said, built, socket_path):
         """Where no engine answers, images are built without one; one line, when it is so, says why and what chooses another."""
-        socket = tmp_path / "docker.sock"
-        builder = said(**{GENERAL: "ghcr.io/team/flows", "DOCKER_HOST": f"unix://{socket}"}).builder
+        builder = said(**{GENERAL: "ghcr.io/team/flows", "DOCKER_HOST": f"unix://{socket_path}"}).builder
         assert said.lines == []
         build(builder)
         build(builder)
         assert built == ["NativeBuilder"] * 2
         (line,) = said.lines
         assert line == (
-            f"prebuilt: images are built without Docker: there is no such socket at unix://{socket} (DOCKER_HOST)"
+            f"prebuilt: images are built without Docker: there is no such socket at unix://{socket_path} (DOCKER_HOST)"
             f" ({SERVICE} names another builder)"
         )
 
@@ -172,9 +186,9 @@ class TestDefaultBuilder:
         assert (builder.makes_bytecode(here), chosen.makes_bytecode(here)) == (True, True)
         assert (builder.makes_bytecode("3.99"), chosen.makes_bytecode("3.99")) == (False, True)
 
-    def test_a_base_in_a_folder_needs_no_engine(self, said, built, tmp_path):
+    def test_a_base_in_a_folder_needs_no_engine(self, said, built, socket_path):
         """What an engine cannot see is built without one, engine or not; other images still go to the engine."""
-        with engine(tmp_path / "docker.sock") as docker:
+        with engine(socket_path) as docker:
             builder = said(**{GENERAL: "ghcr.io/team/flows", "DOCKER_HOST": docker.host}).builder
             build(builder, "oci:/srv/bases")
             build(builder, "oci:/srv/bases")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -215,10 +216,18 @@ class TestTask:
 
     def test_its_time_begins_when_its_image_is_there(self, task, store, monkeypatch, prepared):
         """To pull or unpack an image may take longer than the task is allowed to."""
-        monkeypatch.setattr("metaflow_extensions.prebuilt.deploy.container_task._GRACE_S", -99)
+        left_s = []
+
+        def look(*_):
+            left_s.append(signal.getitimer(signal.ITIMER_REAL)[0])
+            return 0
+
         _, prebuilt = prepared(Sized, "container")
-        _engine(monkeypatch, lambda: 0, prepare=lambda _: time.sleep(1.2))
+        _engine(monkeypatch, look, prepare=look)
         assert task.run(prebuilt, store, SimpleNamespace(TYPE="local")) == 0
+        prepared_with, waited_with = left_s
+        assert prepared_with == 0
+        assert 0 < waited_with <= task.time_limit_s + 60
 
     def test_what_cannot_be_run_is_a_clean_message(self, task, store, monkeypatch, prepared):
         """Errors of the engine are Metaflow's by the time they leave."""

@@ -72,9 +72,6 @@ def test_another_wheel_under_the_same_path_is_another_requirement(tmp_path, monk
 
 def test_channels_are_those_of_condas_configuration(tmp_path, monkeypatch):
     """.condarc names them, unless CONDA_CHANNELS does; passwords in their URLs stay out of requirements."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("CONDA_CHANNELS", "CONDARC", "CONDA_PREFIX", "XDG_CONFIG_HOME"):
-        monkeypatch.delenv(name, raising=False)
     assert conda_channels() == ("conda-forge",)
     (tmp_path / ".condarc").write_text("channels: ['https://me:pw@conda.example/c', other]\n")
     assert conda_channels() == ("https://conda.example/c", "other")
@@ -82,11 +79,8 @@ def test_channels_are_those_of_condas_configuration(tmp_path, monkeypatch):
     assert conda_channels() == ("mine", "conda-forge")
 
 
-def test_a_package_of_a_custom_channel_is_asked_of_that(tmp_path, monkeypatch):
+def test_a_package_of_a_custom_channel_is_asked_of_that(tmp_path):
     """``channel::name`` means what conda's configuration calls so, and not the public channel of that name."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("CONDA_CHANNELS", "CONDARC", "CONDA_PREFIX", "XDG_CONFIG_HOME"):
-        monkeypatch.delenv(name, raising=False)
     (tmp_path / ".condarc").write_text("custom_channels: {team: 'https://me:pw@conda.example/c'}\n")
     requirements = local_requirements(
         asked(conda={"team::own": "1", "conda-forge::six": "", "idna": ""}), "local", NOTHING
@@ -94,9 +88,8 @@ def test_a_package_of_a_custom_channel_is_asked_of_that(tmp_path, monkeypatch):
     assert set(requirements.conda) == {"https://conda.example/c/team::own", "conda-forge::six", "idna"}
 
 
-def test_password_of_the_alias_is_remembered(tmp_path, monkeypatch):
+def test_password_of_the_alias_is_remembered(monkeypatch):
     """Packages of a lock that is kept are downloaded with it, though nothing is resolved."""
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CONDA_CHANNEL_ALIAS", "https://me:pw@alias.example/api")
     assert conda_channels()
     login = remembered_credentials("https://alias.example/api/team/noarch/six-1.0-0.conda")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from prebuilt.core.build_service import BuildRequest
+from prebuilt.core.build_service import BuildRequest, Cancellation
 from prebuilt.core.tree import Content
 from prebuilt.testing.amazon_codebuild import (
     PROJECT,
@@ -28,16 +28,28 @@ from prebuilt.testing.amazon_ecr import ACCOUNT, REGION, AmazonECR, amazon_ecr
 from prebuilt.testing.conformance.materials import RecordingProgress
 from prebuilt.testing.plain_request import plain_request
 from prebuilt.testing.served import serving
+from prebuilt.testing.user_settings import forget_user_settings
 
 BUCKET = "contexts"
 REFERENCE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/metaflow-prebuilt:v1-tag"
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep what users have configured out of the tests."""
+    forget_user_settings(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("METAFLOW_HOME", str(tmp_path / "metaflow"))
+
+
 @pytest.fixture(scope="session")
 def running_amazon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AmazonECR]:
     """One for all tests: moto takes a second to import."""
-    with amazon_ecr(tmp_path_factory.mktemp("amazon")) as amazon:
-        yield amazon
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        forget_user_settings(monkeypatch)
+        with amazon_ecr(tmp_path_factory.mktemp("amazon")) as amazon:
+            monkeypatch.undo()
+            yield amazon
 
 
 @dataclass(frozen=True)
@@ -67,15 +79,11 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(running_amazon: AmazonECR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def cloud(running_amazon: AmazonECR, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """A project and a bucket that this process finds, where builds succeed; with credentials that may do everything."""
     running_amazon.reset()
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"):
-        monkeypatch.delenv(name, raising=False)
     for name, value in running_amazon.environ.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("METAFLOW_HOME", str(tmp_path / "metaflow"))
     monkeypatch.setenv("METAFLOW_PREBUILT_CODEBUILD_S3_BUCKET", BUCKET)
     monkeypatch.setenv("METAFLOW_PREBUILT_CODEBUILD_PROJECT", PROJECT)
     monkeypatch.setattr("prebuilt.codebuild.run._LOOK_S", 0.02)
@@ -86,6 +94,39 @@ def cloud(running_amazon: AmazonECR, tmp_path: Path, monkeypatch: pytest.MonkeyP
     create_project(running_amazon.client("codebuild"))
     with codebuild_of_moto(succeed) as builds:
         yield Cloud(running_amazon, builds)
+
+
+class Clock(Cancellation):
+    """Time that passes for a build by what it waits, and by nothing else: however slow a machine is, its clock is not late.
+
+    Attributes:
+        now_s: The time.
+        then: Is called after each wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self.then: Callable[[], None] = lambda: None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Let `timeout_s` pass, at once."""
+        self.now_s += timeout_s
+        self.then()
+        return super().wait(0.005)  # others have something to do
+
+    def monotonic(self) -> float:
+        """Return the time, as the module of the standard library does."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that the builder goes by, where it is also the cancellation of its request."""
+    clock = Clock()
+    monkeypatch.setattr("prebuilt.codebuild.run.time", clock)
+    monkeypatch.setattr("prebuilt.codebuild.log.time", clock)
+    return clock
 
 
 @dataclass

@@ -20,6 +20,7 @@ import pytest
 
 from prebuilt.codebuild import CodeBuildService
 from prebuilt.codebuild.start import BUILDSPEC, buildspec
+from prebuilt.codebuild.state import PHASES
 from prebuilt.core.build_service import BuildRequest, Cancellation
 from prebuilt.core.errors import BuildError, CancelledError
 from prebuilt.core.plugins import BUILD_SERVICES
@@ -27,6 +28,14 @@ from prebuilt.testing.amazon_codebuild import PROJECT, RemoteBuild, succeed
 from prebuilt.testing.amazon_ecr import REGION
 
 Make = Callable[..., BuildRequest]
+
+
+def until(happened: Callable[[], object]) -> None:
+    """Wait until something has happened."""
+    end_s = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.005)
 
 
 def test_is_found_by_its_name() -> None:
@@ -82,24 +91,24 @@ def test_the_link_comes_first_then_the_log(cloud: Any, heard: Any, make_request:
 
 
 def test_lines_are_shown_while_the_build_runs(
-    cloud: Any, heard: Any, make_request: Make, monkeypatch: pytest.MonkeyPatch
+    cloud: Any, heard: Any, make_request: Make, monkeypatch: pytest.MonkeyPatch, clock: Any
 ) -> None:
     """Each line is seen within 3 s of its writing, at the pace that users have."""
     monkeypatch.setattr("prebuilt.codebuild.run._LOOK_S", 1.0)
     written: dict[str, float] = {}
     shown: dict[str, float] = {}
-    heard.output = lambda line: shown.setdefault(line, time.monotonic())
+    heard.output = lambda line: shown.setdefault(line, clock.now_s)
 
     def host(build: RemoteBuild) -> None:
         build.enter("BUILD")
-        for number in range(6):
-            written[f"line {number}"] = time.monotonic()
-            build.write(f"line {number}")
-            time.sleep(0.7)
+        for line in (f"line {number}" for number in range(6)):
+            build.write(line)
+            written[line] = clock.now_s  # it may have been seen by now
+            until(lambda line=line: line in shown)
         build.end()
 
     cloud.plays(host)
-    CodeBuildService().build(make_request(), heard)
+    CodeBuildService().build(make_request(cancellation=clock), heard)
     assert shown.keys() == written.keys()
     assert max(shown[line] - written[line] for line in written) < 3
 
@@ -108,11 +117,11 @@ def test_phases_are_named(cloud: Any, heard: Any, make_request: Make) -> None:
     """What a build waits for is said in words."""
 
     def host(build: RemoteBuild) -> None:
-        for phase in ("QUEUED", "PROVISIONING", "BUILD"):
-            told = len(heard.states)
-            build.enter(phase)
-            while len(heard.states) == told:
-                time.sleep(0.01)
+        for phase in ("", "QUEUED", "PROVISIONING", "BUILD"):
+            if phase:
+                build.enter(phase)
+            words = f"CodeBuild: {PHASES[phase or 'SUBMITTED']}"
+            until(lambda words=words: words in heard.states)
         build.end()
 
     cloud.plays(host)
@@ -121,6 +130,7 @@ def test_phases_are_named(cloud: Any, heard: Any, make_request: Make) -> None:
     assert said == [
         "uploading the context to S3",
         "starting CodeBuild",
+        "CodeBuild: submitted",
         "CodeBuild: waiting in the queue",
         "CodeBuild: starting its environment",
         "CodeBuild: building and pushing",
@@ -177,7 +187,7 @@ def test_eight_builds_at_once_share_no_key(cloud: Any, heard: Any, make_request:
 
     def host(build: RemoteBuild) -> None:
         bucket, _, key = build.asked["sourceLocationOverride"].partition("/")
-        place = together.wait(timeout=30)
+        place = together.wait(timeout=120)
         time.sleep(place / 20)  # some have ended when others begin to download
         cloud.client("s3").head_object(Bucket=bucket, Key=key)
         succeed(build)
@@ -186,7 +196,7 @@ def test_eight_builds_at_once_share_no_key(cloud: Any, heard: Any, make_request:
     service = CodeBuildService()
     with ThreadPoolExecutor(8) as pool:
         done = [pool.submit(service.build, make_request(), heard) for _ in range(8)]
-        assert all(each.result(60) is not None for each in done)
+        assert all(each.result() is not None for each in done)
     keys = {build.variables["BUILD_CONTEXT_KEY"] for build in cloud.builds.builds}
     assert len(keys) == 8
     assert len({key.rpartition("/")[2][:64] for key in keys}) == 1
@@ -223,7 +233,7 @@ def test_ctrl_c_stops_the_build(cloud: Any) -> None:
     def host(build: RemoteBuild) -> None:
         build.enter("BUILD")
         build.write("a line")
-        assert build.is_stopped.wait(20)
+        assert build.is_stopped.wait(60)
 
     cloud.plays(host)
     with process:
@@ -240,10 +250,13 @@ def test_ctrl_c_stops_the_build(cloud: Any) -> None:
 
 
 def test_a_build_that_takes_too_long_is_stopped(
-    cloud: Any, heard: Any, make_request: Make, monkeypatch: pytest.MonkeyPatch
+    cloud: Any, heard: Any, make_request: Make, monkeypatch: pytest.MonkeyPatch, clock: Any
 ) -> None:
     """Time is up here, too, not only where the build runs: CodeBuild's limit is 5 minutes at least."""
     monkeypatch.setenv("METAFLOW_PREBUILT_CODEBUILD_TIMEOUT", "1")
+
+    def time_is_up() -> None:
+        clock.now_s = 2.0 if heard.lines else 0.0
 
     def host(build: RemoteBuild) -> None:
         build.enter("BUILD")
@@ -251,8 +264,9 @@ def test_a_build_that_takes_too_long_is_stopped(
         assert build.is_stopped.wait(30)
 
     cloud.plays(host)
+    clock.then = time_is_up
     with pytest.raises(BuildError, match=r"longer than 1 s; set METAFLOW_PREBUILT_CODEBUILD_TIMEOUT") as caught:
-        CodeBuildService().build(make_request(), heard)
+        CodeBuildService().build(make_request(cancellation=clock), heard)
     assert caught.value.output == ("still working",)
     assert cloud.build.data["buildStatus"] == "STOPPED"
     assert cloud.build.asked["timeoutInMinutesOverride"] == 5

@@ -232,19 +232,22 @@ def test_a_build_that_does_not_succeed(cloud: Any, heard: Any, make_request: Mak
     assert cloud.keys() == []
 
 
-def test_the_last_lines_are_waited_for(cloud: Any, heard: Any, make_request: Make) -> None:
+def test_the_last_lines_are_waited_for(cloud: Any, heard: Any, make_request: Make, clock: Any) -> None:
     """CloudWatch may show what a build said last only after it has failed."""
 
     def host(build: RemoteBuild) -> None:
         build.enter("BUILD")
         build.write("an early line")
         build.end("FAILED")
-        time.sleep(0.1)
-        build.write("why it failed")
+
+    def show_late() -> None:
+        if "an early line" in heard.lines and cloud.build.data["buildComplete"] and "why it failed" not in heard.lines:
+            cloud.build.write("why it failed")
 
     cloud.plays(host)
+    clock.then = show_late
     with pytest.raises(BuildError, match="why it failed"):
-        CodeBuildService().build(make_request(), heard)
+        CodeBuildService().build(make_request(cancellation=clock), heard)
 
 
 def test_a_log_that_is_deleted(cloud: Any, heard: Any, make_request: Make) -> None:

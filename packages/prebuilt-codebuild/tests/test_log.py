@@ -82,16 +82,26 @@ def test_a_log_that_can_be_read_again_is_shown() -> None:
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
 def test_nobody_waits_for_the_rest_of_a_log_who_has_cancelled(
-    monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool
+    monkeypatch: pytest.MonkeyPatch, clock: Any, *, is_cancelled: bool
 ) -> None:
     """What CloudWatch may yet show is waited for, unless other work has failed or Ctrl-C was pressed."""
-    monkeypatch.setattr("prebuilt.codebuild.log._LOOK_S", 0.05)
-    monkeypatch.setattr("prebuilt.codebuild.log._SETTLING_S", 0.3)
     pages = Pages([])
     looks: list[int] = []
     monkeypatch.setattr(pages, "get_log_events", lambda **_: looks.append(1) or {"events": [], "nextForwardToken": "0"})
-    cancellation = Cancellation()
     if is_cancelled:
-        cancellation.cancel()
-    BuildLog(pages, print, print).finish(PLACE, cancellation, wait=True)
+        clock.cancel()
+    BuildLog(pages, print, print).finish(PLACE, clock, wait=True)
     assert (len(looks) > 3) is not is_cancelled
+
+
+def test_the_last_lines_are_waited_for(clock: Any) -> None:
+    """CloudWatch may show what a build said last only some seconds after it has failed."""
+    pages, shown = Pages(["an early line"]), list[str]()
+
+    def show_late() -> None:
+        if clock.now_s == 3:
+            pages.pages = (["an early line"], ["why it failed"])
+
+    clock.then = show_late
+    BuildLog(pages, shown.append, shown.append).finish(PLACE, clock, wait=True)
+    assert shown == ["an early line", "why it failed"]

@@ -9,15 +9,22 @@ import pytest
 
 from prebuilt.oci.transport import close_connections
 from prebuilt.testing.google_cloud import HOST, GoogleCloud, google_cloud
+from prebuilt.testing.user_settings import forget_user_settings
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep what users have configured out of the tests."""
+    forget_user_settings(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("METAFLOW_HOME", str(tmp_path / "none"))
 
 
 @pytest.fixture
 def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GoogleCloud]:
     """Give an empty one that this process finds, with a service account's key."""
-    for name in ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "GCE_METADATA_HOST", "GCE_METADATA_IP", "DOCKER_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
     with google_cloud(tmp_path) as cloud:
-        for name, value in {**cloud.environ, "HOME": str(tmp_path), "METAFLOW_HOME": str(tmp_path / "none")}.items():
+        for name, value in cloud.environ.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("METAFLOW_PREBUILT_GCR_HOST", HOST)
         yield cloud

@@ -123,6 +123,7 @@ def test_a_machine_with_a_service_account(google: GoogleCloud) -> None:
     environ |= {
         "GCE_METADATA_HOST": server,
         "GCE_METADATA_IP": server,
+        "GCE_METADATA_TIMEOUT": "60",  # google-auth tells the user of each attempt that was too slow
         "NO_GCE_CHECK": "",
         "HTTP_PROXY": "http://127.0.0.1:1",
     }
@@ -152,6 +153,7 @@ def _another_cloud() -> Iterator[tuple[str, int]]:
 def metadata_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[tuple[str, int]], None]]:
     """Return what sets the address at which metadata servers of all clouds are; this machine is no cloud's by itself."""
     monkeypatch.setattr(identity_module, "_PRODUCT", tmp_path / "none")
+    monkeypatch.setattr(identity_module, "_METADATA_TIMEOUT_S", 60.0)  # a busy machine may answer itself late
     monkeypatch.setenv("NO_GCE_CHECK", "")
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
 

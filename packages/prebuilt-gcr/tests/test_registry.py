@@ -61,7 +61,6 @@ class TestGCRRegistryOnLoopback(RegistryContract):
     def new_registry(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[ImageRegistry]]:
         """Give the class."""
         monkeypatch.setenv("NO_GCE_CHECK", "true")
-        monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
         with InMemoryRegistry() as server:
             monkeypatch.setenv("METAFLOW_PREBUILT_GCR_HOST", server.host)
             yield GCRRegistry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -22,6 +23,7 @@ from prebuilt.core.build_service import BuildRequest
 from prebuilt.core.tree import BytesContent
 from prebuilt.testing.plain_request import plain_request
 from prebuilt.testing.served import serving
+from prebuilt.testing.user_settings import forget_user_settings
 
 _PATH = re.compile(
     r"/(?:api/v1|apis/batch/v1)/namespaces/(?P<namespace>[^/]+)/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
@@ -35,7 +37,27 @@ Story = Callable[["FakeCluster", Json], None]
 
 def _moment(at_s: float | None = None) -> str:
     at_s = time.time() if at_s is None else at_s
-    return f"{datetime.fromtimestamp(at_s, timezone.utc):%Y-%m-%dT%H:%M:%S}.{int(at_s % 1 * 1e9):09}Z"
+    whole_s = int(at_s)  # which fromtimestamp would round up where its microseconds are
+    return f"{datetime.fromtimestamp(whole_s, timezone.utc):%Y-%m-%dT%H:%M:%S}.{int((at_s - whole_s) * 1e9):09}Z"
+
+
+class _GoneError(Exception):
+    """What a story is about was deleted meanwhile, or nobody looks at it any more: it is over."""
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until a story lets time pass, so that none is lost on a busy machine.
+
+    Attributes:
+        now_s: The time.
+    """
+
+    now_s: float = 0.0
+
+    def monotonic(self) -> float:
+        """Return the time, as the module of the standard library does."""
+        return self.now_s
 
 
 @dataclass
@@ -61,6 +83,7 @@ class FakeCluster:
         passing: Answers to the next requests of a verb and a resource: status, reason and message.
         cut_after: Lines of a log after which a stream is cut, once for each number.
         story: What happens to Jobs.
+        clock: What the fixture ``clock`` gives.
     """
 
     denied: set[tuple[str, str]] = field(default_factory=set)
@@ -76,30 +99,34 @@ class FakeCluster:
     story: Story | None = None
     changed: threading.Condition = field(default_factory=threading.Condition)
     address: str = ""
+    clock: Clock = field(default_factory=Clock)
     _count: int = 0
 
     # What a story tells
 
     def add_pod(self, job: Json) -> str:
-        """Make the Job's pod; return its name."""
+        """Make the Job's pod; return its name. A Job that was deleted gets none."""
         name = f"{job['metadata']['name']}-{self._next():05}"
         template = job["spec"]["template"]
-        self.put(
-            "pods",
-            {
-                "metadata": {**template["metadata"], "name": name, "creationTimestamp": _moment()},
-                "spec": template["spec"],
-                "status": {"phase": "Pending"},
-            },
-        )
+        with self.changed:
+            if ("jobs", job["metadata"]["name"]) not in self.objects:
+                raise _GoneError
+            self.put(
+                "pods",
+                {
+                    "metadata": {**template["metadata"], "name": name, "creationTimestamp": _moment()},
+                    "spec": template["spec"],
+                    "status": {"phase": "Pending"},
+                },
+            )
         return name
 
     def set_status(self, pod: str, state: Json, **status: Any) -> None:
         """Give Kaniko's container a state, and the pod other parts of its status."""
         with self.changed:
-            image = self.objects["pods", pod]["spec"]["containers"][0]["image"]
+            image = self.pod(pod)["spec"]["containers"][0]["image"]
             one = {"name": "kaniko", "state": state, "image": image, "imageID": "", "ready": False, "restartCount": 0}
-            self.objects["pods", pod]["status"] = {"containerStatuses": [one], **status}
+            self.pod(pod)["status"] = {"containerStatuses": [one], **status}
             self.changed.notify_all()
 
     def run(self, pod: str) -> None:
@@ -137,12 +164,32 @@ class FakeCluster:
 
     def pod(self, name: str) -> Json:
         """Return a pod."""
-        return self.objects["pods", name]
+        found = self.objects.get(("pods", name))
+        if found is None:
+            raise _GoneError
+        return found
 
     def fail_job(self, job: Json, reason: str, message: str = "") -> None:
         """Have the Job fail."""
         with self.changed:
             job["status"] = {"conditions": [{"type": "Failed", "status": "True", "reason": reason, "message": message}]}
+
+    def let_pass(self, seconds: float) -> None:
+        """Let time pass for whoever waits for the Job, who has seen before what is so now."""
+        self.await_looks()
+        self.clock.now_s += seconds
+
+    def await_looks(self) -> None:
+        """Return when what is so now was seen: the next look begins after it, and has ended when another one begins."""
+        seen = self._looks()
+        end_s = time.monotonic() + 60
+        while self._looks() < seen + 2:
+            if time.monotonic() > end_s:
+                raise _GoneError
+            time.sleep(0.01)
+
+    def _looks(self) -> int:
+        return sum((call.verb, call.resource) == ("get", "jobs") for call in list(self.calls))
 
     # What a test looks at
 
@@ -248,7 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
         made = cluster.put(resource, body)
         self._json(201, made)
         if resource == "jobs" and cluster.story is not None:
-            threading.Thread(target=cluster.story, args=(cluster, made), daemon=True).start()
+            threading.Thread(target=_tell, args=(cluster.story, cluster, made), daemon=True).start()
 
     def _list(self, resource: str, query: Mapping[str, str]) -> None:
         items = [body for key, body in sorted(self.server.cluster.objects.items()) if key[0] == resource]
@@ -307,6 +354,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+def _tell(story: Story, cluster: FakeCluster, job: Json) -> None:
+    with contextlib.suppress(_GoneError):
+        story(cluster, job)
+
+
 class _Server(ThreadingHTTPServer):
     def __init__(self, cluster: FakeCluster) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -329,6 +381,14 @@ def works(*lines: str) -> Story:
     return story
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep what users have configured out of the tests."""
+    forget_user_settings(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("METAFLOW_HOME", str(tmp_path))
+
+
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCluster]:
     """A cluster in which builds succeed, and the kubeconfig of a user who may do everything."""
@@ -344,12 +404,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
         "current-context": "fake",
     }
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.setenv("METAFLOW_HOME", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -360,6 +415,13 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
     monkeypatch.setattr("prebuilt.kaniko.pod_log._PAUSE_S", 0.05)
     with serving(server):
         yield fake
+
+
+@pytest.fixture
+def clock(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock by which Jobs are waited for; it goes when a story has :meth:`FakeCluster.let_pass`."""
+    monkeypatch.setattr("prebuilt.kaniko.watch.time", cluster.clock)
+    return cluster.clock
 
 
 @pytest.fixture

@@ -349,22 +349,27 @@ def test_eight_builds_at_once(cluster: Any) -> None:
 @pytest.mark.parametrize("in_log", [False, True])
 def test_cancelled(cluster: Any, make_request: NewRequest, *, in_log: bool) -> None:
     """A request that is cancelled while its pod waits or runs ends soon, and the Job is deleted with all that it owns."""
+    cancellation, progress = Cancellation(), RecordingProgress()
 
     def story(fake: Any, job: Any) -> None:
         pod = fake.add_pod(job)
         if in_log:
             fake.run(pod)
             fake.say(pod, "working")
+            while "working" not in progress.texts:
+                time.sleep(0.01)
+        fake.await_looks()
+        cancellation.cancel()
 
     cluster.story = story
-    cancellation = Cancellation()
-    threading.Timer(0.5, cancellation.cancel).start()
     began_s = time.monotonic()
     with pytest.raises(CancelledError):
-        _service().build(make_request(cancellation=cancellation), RecordingProgress())
+        _service().build(make_request(cancellation=cancellation), progress)
     assert time.monotonic() - began_s < 60
     assert cluster.left == []
-    assert not [thread for thread in threading.enumerate() if thread.name == "kaniko-log"]
+    for thread in [thread for thread in threading.enumerate() if thread.name == "kaniko-log"]:
+        thread.join(60)  # the product waits for two seconds, and then leaves it to itself
+        assert not thread.is_alive()
 
 
 def test_interrupted(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,16 +101,25 @@ def test_server_that_never_answers(cluster: Any, monkeypatch: pytest.MonkeyPatch
 
 def test_server_that_asks_for_patience(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it says is told while it is asked again, and in the error if that did not help."""
-    monkeypatch.setattr("prebuilt.kaniko.cluster._FIRST_PATIENCE_S", 0.5)
     said: list[str] = []
     cluster.passing["create", "jobs"] = [(503, "ServiceUnavailable", "etcd has no leader")]
     assert _build(said)
     [note] = [line for line in said if "no leader" in line]
     assert note.endswith("the cluster's API answers 503 Service Unavailable: etcd has no leader: trying again")
+    monkeypatch.setattr("prebuilt.kaniko.cluster._FIRST_PATIENCE_S", 0.5)
     cluster.passing["create", "jobs"] = [(500, "InternalError", "failed calling webhook: timed out")] * 1000
     assert not _build(said)
     assert "failed calling webhook: timed out" in said[-1]
     assert "does not answer" not in said[-1]
+
+
+def test_server_that_takes_its_time_to_refuse(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it is asked again is told once, however long the first attempt took: it may be a server that hangs."""
+    monkeypatch.setattr("prebuilt.kaniko.cluster._PAUSE_S", 0.0)
+    cluster.passing["create", "jobs"] = [(503, "ServiceUnavailable", "etcd has no leader")] * 3
+    said: list[str] = []
+    assert _build(said)
+    assert len([line for line in said if "no leader" in line]) == 1
 
 
 def test_answer_that_is_lost(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:

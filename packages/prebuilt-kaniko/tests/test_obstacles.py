@@ -63,7 +63,7 @@ def test_why_an_image_is_not_pulled(cluster: Any, build: Callable[..., Any]) -> 
         pod = fake.add_pod(job)
         fake.happen(fake.pod(pod), "Failed", 'Failed to pull image "k": 403 Forbidden')
         fake.set_status(pod, {"waiting": {"reason": "ErrImagePull"}}, phase="Pending")
-        time.sleep(0.5)
+        fake.await_looks()
         fake.set_status(pod, {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}, phase="Pending")
 
     cluster.story = story
@@ -93,16 +93,21 @@ def test_pods_that_are_not_made(cluster: Any, build: Callable[..., Any], message
     assert remedy in caught.value.remedy
 
 
-def test_no_pod_for_a_passing_reason(cluster: Any, build: Callable[..., Any]) -> None:
+def test_no_pod_for_a_passing_reason(cluster: Any, build: Callable[..., Any], clock: Any) -> None:
     """What may pass is shown and waited for, as long as the setting says."""
-    cluster.story = lambda fake, job: fake.happen(job, "FailedCreate", "Internal error: webhook timed out")
+
+    def story(fake: Any, job: Any) -> None:
+        fake.happen(job, "FailedCreate", "Internal error: webhook timed out")
+        fake.let_pass(2)
+
+    cluster.story = story
     progress = RecordingProgress()
     with pytest.raises(BuildError, match="makes no pod"):
         build(progress, KANIKO_PENDING_TIMEOUT="1")
     assert any("webhook timed out" in text for text in progress.texts)
 
 
-def test_no_node(cluster: Any, build: Callable[..., Any]) -> None:
+def test_no_node(cluster: Any, build: Callable[..., Any], clock: Any) -> None:
     """A pod that no node takes waits for an autoscaler, as long as the setting says; then the scheduler's words are told."""
 
     def story(fake: Any, job: Any) -> None:
@@ -110,6 +115,7 @@ def test_no_node(cluster: Any, build: Callable[..., Any]) -> None:
         pod = fake.add_pod(job)
         with fake.changed:
             fake.pod(pod)["status"] = {"phase": "Pending", "conditions": [condition]}
+        fake.let_pass(2)
 
     cluster.story = story
     with pytest.raises(BuildError, match="0/3 nodes: cpu") as caught:
@@ -117,7 +123,7 @@ def test_no_node(cluster: Any, build: Callable[..., Any]) -> None:
     assert "METAFLOW_PREBUILT_KANIKO_PENDING_TIMEOUT" in caught.value.remedy
 
 
-def test_no_node_of_the_platform(cluster: Any, build: Callable[..., Any]) -> None:
+def test_no_node_of_the_platform(cluster: Any, build: Callable[..., Any], clock: Any) -> None:
     """The platform is named, and the setting that has other nodes build for it."""
 
     def story(fake: Any, job: Any) -> None:
@@ -126,6 +132,7 @@ def test_no_node_of_the_platform(cluster: Any, build: Callable[..., Any]) -> Non
         pod = fake.add_pod(job)
         with fake.changed:
             fake.pod(pod)["status"] = {"phase": "Pending", "conditions": [condition]}
+        fake.let_pass(2)
 
     cluster.story = story
     with pytest.raises(BuildError, match="didn't match") as caught:
@@ -154,7 +161,7 @@ def test_what_happened_before_the_first_look(cluster: Any, build: Callable[..., 
     ]
 
 
-def test_a_node_that_comes(cluster: Any, build: Callable[..., Any]) -> None:
+def test_a_node_that_comes(cluster: Any, build: Callable[..., Any], clock: Any) -> None:
     """A pod that is scheduled after all builds."""
 
     def story(fake: Any, job: Any) -> None:
@@ -162,7 +169,8 @@ def test_a_node_that_comes(cluster: Any, build: Callable[..., Any]) -> None:
         pod = fake.add_pod(job)
         with fake.changed:
             fake.pod(pod)["status"] = {"phase": "Pending", "conditions": [condition]}
-        time.sleep(0.5)
+        fake.let_pass(4)
+        fake.await_looks()
         fake.run(pod)
         fake.end(pod)
 
@@ -213,7 +221,7 @@ def test_volumes_of_a_template(cluster: Any, build: Callable[..., Any], said: st
     assert cluster.left == []
 
 
-def test_pod_that_has_a_node_and_does_not_start(cluster: Any, build: Callable[..., Any]) -> None:
+def test_pod_that_has_a_node_and_does_not_start(cluster: Any, build: Callable[..., Any], clock: Any) -> None:
     """It is waited for as long as the setting says; then the last of the cluster's warnings is told."""
 
     def story(fake: Any, job: Any) -> None:
@@ -223,6 +231,7 @@ def test_pod_that_has_a_node_and_does_not_start(cluster: Any, build: Callable[..
         time.sleep(0.01)
         fake.happen(pod, "FailedCreatePodSandBox", "the network plugin is not ready", "Warning")
         fake.happen(pod, "Scheduled", "Successfully assigned")
+        fake.let_pass(2)
 
     cluster.story = story
     with pytest.raises(BuildError, match="FailedCreatePodSandBox: the network plugin is not ready") as caught:
@@ -231,7 +240,7 @@ def test_pod_that_has_a_node_and_does_not_start(cluster: Any, build: Callable[..
 
 
 @pytest.mark.parametrize("first", ["an image", "a container"])
-def test_pod_that_is_on_its_way(cluster: Any, build: Callable[..., Any], first: str) -> None:
+def test_pod_that_is_on_its_way(cluster: Any, build: Callable[..., Any], clock: Any, first: str) -> None:
     """While a large image is pulled, or what a template puts first runs, nobody's patience ends."""
 
     def story(fake: Any, job: Any) -> None:
@@ -248,7 +257,8 @@ def test_pod_that_is_on_its_way(cluster: Any, build: Callable[..., Any], first: 
                 "restartCount": 0,
             }
             fake.set_status(pod, {"waiting": {"reason": "PodInitializing"}}, initContainerStatuses=[running])
-        time.sleep(2)
+        fake.let_pass(2)
+        fake.await_looks()
         fake.run(pod)
         fake.end(pod)
 
@@ -267,11 +277,11 @@ def test_our_own_objects_may_come_late(cluster: Any, build: Callable[..., Any]) 
             "FailedMount",
             f'MountVolume.SetUp failed for volume "context" : configmap "{name}" not found',
         )
-        time.sleep(0.2)
+        fake.await_looks()
         waiting = {"reason": "CreateContainerConfigError", "message": f'secret "{name}" not found'}
         fake.set_status(pod, {"waiting": waiting}, phase="Pending")
         fake.happen(fake.pod(pod), "Failed", f'Error: secret "{name}" not found')
-        time.sleep(0.2)
+        fake.await_looks()
         fake.run(pod)
         fake.end(pod)
 
@@ -289,7 +299,7 @@ def test_node_that_reads_late(cluster: Any, build: Callable[..., Any], what: str
         message = f"failed to sync {what} cache: timed out waiting for the condition"
         waiting = {"reason": "CreateContainerConfigError", "message": message}
         fake.set_status(pod, {"waiting": waiting}, phase="Pending")
-        time.sleep(1.5)
+        fake.await_looks()
         fake.run(pod)
         fake.end(pod)
 
@@ -333,7 +343,7 @@ def test_pod_that_was_killed_because_time_is_up(cluster: Any, build: Callable[..
         with fake.changed:
             fake.pod(pod)["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         fake.end(pod, 143)
-        time.sleep(0.3)
+        fake.await_looks()
         fake.fail_job(job, "DeadlineExceeded")
 
     cluster.story = story

@@ -167,7 +167,7 @@ class Cluster:
         import urllib3
         from kubernetes.client import ApiException
 
-        tried, began_s, has_logged_in = f"{verb} {resource}", time.monotonic(), False
+        tried, began_s, has_logged_in, is_told = f"{verb} {resource}", time.monotonic(), False, False
         while True:
             self.cancellation.check()
             api = self.connection.client()
@@ -185,24 +185,26 @@ class Cluster:
                 if error.status not in _PASSING and why != _CHANGED:
                     raise self.refusal(verb, resource, error) from error
                 reason = f"the cluster's API answers {_told(error)}"
-                self._wait(tried, reason, "deploy again in a while, or ask whoever runs the cluster", began_s, error)
+                remedy = "deploy again in a while, or ask whoever runs the cluster"
+                self._check_patience(tried, reason, remedy, began_s, error)
             except urllib3.exceptions.HTTPError as error:
                 reason = f"the cluster's API does not answer ({error})"
-                self._wait(tried, reason, "see whether `kubectl version` reaches it", began_s, error)
+                self._check_patience(tried, reason, "see whether `kubectl version` reaches it", began_s, error)
             else:
                 self._has_answered = True
                 return answer
+            if not is_told:  # once for each call, however long its first attempt took
+                self.note(f"{reason}: trying again")
+                is_told = True
+            self.cancellation.wait(_PAUSE_S)
 
-    def _wait(self, tried: str, reason: str, remedy: str, began_s: float, error: Exception) -> None:
-        """Wait a little before a call is made again; raise where that was done for long enough."""
+    def _check_patience(self, tried: str, reason: str, remedy: str, began_s: float, error: Exception) -> None:
+        """Raise where a call was made again for long enough."""
         patience_s = self.patience_s if self._has_answered else min(self.patience_s, _FIRST_PATIENCE_S)
         if time.monotonic() - began_s > patience_s:
             raise EngineError(
                 tried, at=str(self.connection.client().configuration.host), reason=reason, remedy=remedy
             ) from error
-        if time.monotonic() - began_s < _PAUSE_S:
-            self.note(f"{reason}: trying again")
-        self.cancellation.wait(_PAUSE_S)
 
 
 _SINGULAR = {"jobs": "job", "pods": "pod", "events": "event", "secrets": "secret", "configmaps": "config_map"}
