@@ -55,7 +55,16 @@ class TestDownload:
 
         assert b"".join(read(repository, descriptor)) == BLOB
         ranges = [request.headers.get("Range") for request in registry.requests]
-        assert ranges == [None, f"bytes={1 << 20}-", f"bytes={2 << 20}-"]
+        assert ranges == [None, f"bytes={(1 << 20) + 5}-", f"bytes={(2 << 20) + 10}-"]
+
+    def test_a_line_that_breaks_often_gets_there(
+        self, registry: InMemoryRegistry, repository: RegistryRepository
+    ) -> None:
+        """Each byte that came counts, however few come before the next cut."""
+        descriptor = registry.put_blob("team/app", BLOB)
+        registry.truncate("blobs", after_bytes=len(BLOB) // 20, times=19)
+
+        assert b"".join(read(repository, descriptor)) == BLOB
 
     def test_a_registry_without_ranges_sends_all_again(
         self, registry: InMemoryRegistry, repository: RegistryRepository

@@ -15,8 +15,6 @@ from prebuilt.oci.failure import place, unreachable
 from prebuilt.oci.session import Session
 from prebuilt.oci.transport import Call
 
-CHUNK_BYTES = 1 << 20
-
 _PARTIAL = 206
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 
@@ -40,7 +38,7 @@ class BlobDownload:
         self._stack.close()
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield chunks of at most 1 MiB.
+        """Yield chunks of at most 1 MiB, as they come: on a slow line nobody waits for more before looking whether to go on.
 
         Raises:
             RegistryUnreachableError: It broke off too often without a byte more.
@@ -84,7 +82,8 @@ class BlobDownload:
         if start > self._received:
             reason = f"asked for the bytes from {self._received} on, it sent those from {start} on"
             raise RegistryError(call.tried, at=place("GET", call.url), reason=reason, status=_PARTIAL)
-        return _from(response.iter_raw(CHUNK_BYTES), self._received - start)
+        # What waits to fill a larger chunk would also be lost with the connection.
+        return _from(response.iter_raw(), self._received - start)
 
     def _take(self, chunk: bytes) -> None:
         self._received += len(chunk)
