@@ -87,6 +87,14 @@ def test_unknown_profile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("amazon")
+def test_an_endpoint_that_is_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown, with how to write one."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:5000")
+    with pytest.raises(SettingError, match=r"AWS_ENDPOINT_URL.*localhost:5000; write it"):
+        ECRRegistry().credentials(PUSHED)
+
+
+@pytest.mark.usefixtures("amazon")
 def test_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to name one are named."""
     monkeypatch.delenv("AWS_DEFAULT_REGION")

@@ -295,6 +295,13 @@ def test_profile_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         open_bucket("s3://contexts")
 
 
+def test_endpoint_of_amazon_that_is_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3 says no more than that it is invalid."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "minio:9000")
+    with pytest.raises(SettingError, match=r"AWS_ENDPOINT_URL.*minio:9000; write it"):
+        open_bucket("s3://contexts")
+
+
 def test_configuration_of_amazon_that_is_malformed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its file is named."""
     config = tmp_path / "config"

@@ -44,6 +44,7 @@ _EXPIRED = f"your AWS session has expired: {_LOG_IN}"
 _ASSIGN = (
     "AWS single sign-on does not give you the role of your profile: check its sso_account_id and its sso_role_name"
 )
+_ENDPOINT = "write it, or the endpoint_url of the AWS configuration, as https://HOST, or leave it out"
 _CHECK = "check the AWS credentials, this machine's clock, and that the account uses this region"
 
 
@@ -85,7 +86,7 @@ def amazon_failures(
 
     Raises:
         PrebuiltError: What `to_error` returned.
-        SettingError: The profile or the region is not there.
+        SettingError: The profile or the region is not there, or an endpoint is no URL.
     """
     try:
         yield
@@ -93,6 +94,8 @@ def amazon_failures(
         kinds = {each.__name__ for each in type(error).__mro__}  # by name: this package does not need boto3
         if "ClientError" in kinds and hasattr(error, "response"):
             raise to_error(_refused(error.response, action, page)) from error
+        if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
+            raise SettingError("AWS_ENDPOINT_URL", reason=str(error), remedy=_ENDPOINT) from error
         if "BotoCoreError" not in kinds:
             raise
         _check_settings(error, kinds, region_setting)
