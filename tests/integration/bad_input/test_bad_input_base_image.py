@@ -92,8 +92,8 @@ def test_a_registry_that_is_down_is_named(refused):
 
 
 def test_a_body_that_ends_early_is_told(refused, registry):
-    """After it was asked for again in vain."""
-    registry.truncate("base/blobs", after_bytes=10, times=99)
+    """After it was asked for again in vain: each time not a byte more came."""
+    registry.truncate("base/blobs", after_bytes=0, times=99)
     assert "it broke off" in refused(f"{registry.repository('base')}:python")
 
 
