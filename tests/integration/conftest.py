@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -57,6 +56,7 @@ from prebuilt.testing.engines.registry import distribution_registry
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import Tree
 from prebuilt.testing.installed_wheel import installed_wheel
+from prebuilt.testing.processes import command_lines
 from prebuilt.testing.python_index import PackageIndex, make_wheel
 from prebuilt.testing.validate import ImageReport, inspect_image, validate
 
@@ -481,10 +481,7 @@ def cluster() -> Iterator[KubernetesCluster]:
 def _left_of(cluster: KubernetesCluster) -> Iterator[str]:
     """Yield what a cluster that has stopped left on the machine."""
     folder = str(cluster.folder)
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # of a process that has ended
-            if folder.encode() in command.read_bytes():
-                yield str(command)
+    yield from (text for _, line in command_lines() if folder in (text := " ".join(line)))
     yield from (line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line)
     cgroups = Path("/sys/fs/cgroup")
     yield from (str(path) for path in (cgroups / "kubepods", *cgroups.glob("*/kubepods")) if path.exists())

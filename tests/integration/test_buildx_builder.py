@@ -46,6 +46,7 @@ from prebuilt.testing.engines.buildx import EMBEDDED, container_builder, remote_
 from prebuilt.testing.engines.docker import Docker
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import subtree, tree_differences
+from prebuilt.testing.processes import command_lines
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
 from prebuilt.testing.validate import ImageReport, inspect_image
@@ -417,17 +418,11 @@ def test_killed_client_leaves_nothing(workplace: Workplace, unique: str, tmp_pat
 def _ends(argument: str) -> bool:
     """Return whether no process has `argument` on its command line, soon."""
     deadline_s = time.monotonic() + 60
-    while any(argument in line for line in _command_lines()):
+    while any(argument in " ".join(line) for _, line in command_lines()):
         if time.monotonic() > deadline_s:
             return False
         time.sleep(0.1)
     return True
-
-
-def _command_lines() -> Iterator[str]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it ended just now
-            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ from prebuilt.testing.engines.docker import Docker, docker_engine
 from prebuilt.testing.engines.process import EngineError, running
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import subtree
+from prebuilt.testing.processes import command_lines
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
 from prebuilt.testing.validate import inspect_image
@@ -525,12 +526,7 @@ def test_killed_client_leaves_no_package(
 
 def _processes(mark: str) -> list[str]:
     """Return the command lines that have `mark` in them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            line = path.read_bytes().decode(errors="replace")
-            found += [line] if mark in line and path.parent.name != str(os.getpid()) else []
-    return found
+    return [text for pid, line in command_lines() if mark in (text := " ".join(line)) and pid != os.getpid()]
 
 
 def test_login(docker_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from prebuilt.testing.engines.machine_image import import_registry_image
 from prebuilt.testing.engines.process import EngineError
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import Tree
+from prebuilt.testing.processes import command_lines
 from prebuilt.testing.served import serving_http
 
 pytestmark = pytest.mark.docker
@@ -41,20 +42,12 @@ class Hello(BaseHTTPRequestHandler):
 def traces(docker: Docker) -> list[str]:
     """Return the processes, mounts, network links and rules that are an engine's."""
     folder = str(Path(docker.host.removeprefix("unix://")).parent)
-    commands = [path for path in Path("/proc").glob("[0-9]*/cmdline") if folder in read(path)]
-    mounts = [line for line in read(Path("/proc/self/mountinfo")).splitlines() if folder in line]
+    commands = [text for _, line in command_lines() if folder in (text := " ".join(line))]
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line]
     rules = subprocess.run(["iptables-save"], check=True, capture_output=True, text=True).stdout.splitlines()
     links = [path.name for path in Path("/sys/class/net").iterdir()]
     own = [docker.bridge.name, str(docker.bridge.address.network)] if docker.bridge else []
-    return [*map(read, commands), *mounts, *(line for line in [*rules, *links] if any(name in line for name in own))]
-
-
-def read(path: Path) -> str:
-    """Return what is in a file of the kernel; nothing if its process has ended."""
-    try:
-        return path.read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+    return [*commands, *mounts, *(line for line in [*rules, *links] if any(name in line for name in own))]
 
 
 @pytest.mark.parametrize("builder", BUILDERS)

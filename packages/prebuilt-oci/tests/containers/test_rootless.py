@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import signal
@@ -23,6 +22,7 @@ from prebuilt.oci.containers import ContainerRun, Engine, Mount  # noqa: E402
 from prebuilt.oci.containers.rootless import RootlessContainer  # noqa: E402
 from prebuilt.oci.layout import LayoutRepository  # noqa: E402
 from prebuilt.testing.container_contract import ContainerEngineContract, ContainerWorld, Shell, container_world  # noqa: E402
+from prebuilt.testing.processes import command_lines  # noqa: E402
 from prebuilt.testing.tar_image import TarLayer, busybox_layer, push_tar_image  # noqa: E402
 
 pytestmark = [
@@ -79,11 +79,7 @@ class TestRootless(ContainerEngineContract):
                 engine.run(ContainerRun(image=image, command=("sleep", seconds)))
         finally:
             signal.signal(signal.SIGALRM, before)
-        left = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):  # of another process, which ended just now
-                left += [path] if f"\0{seconds}\0".encode() in path.read_bytes() else []
-        assert left == []
+        assert [line for _, line in command_lines() if seconds in line] == []
 
     def test_nothing_is_left_after_a_run(self, sh: Shell, folder: Path) -> None:
         """What a run wrote is removed, folders that are closed to their owner included."""

@@ -22,6 +22,7 @@ from prebuilt.core.settings import Settings
 from prebuilt.kaniko import KanikoBuildService
 from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.kubernetes.namespace import Namespace
+from prebuilt.testing.processes import command_lines
 
 ROLE = Path(__file__).parents[4] / "docs" / "how-to" / "kaniko-role.yaml"
 RULES: list[dict[str, Any]] = yaml.safe_load(ROLE.read_text())["rules"]
@@ -136,11 +137,10 @@ class User:
 
     def kill_kaniko(self) -> None:
         """Kill the process that builds; this machine is the node."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it ended just now
-                program, *arguments = (folder / "cmdline").read_bytes().split(b"\0")
-                if program.endswith(b"/executor") and any(word.endswith(b"/trouble:tag") for word in arguments):
-                    os.kill(int(folder.name), signal.SIGKILL)
+        for pid, (program, *arguments) in command_lines():
+            if program.endswith("/executor") and any(word.endswith("/trouble:tag") for word in arguments):
+                with contextlib.suppress(ProcessLookupError):  # it ended just now
+                    os.kill(pid, signal.SIGKILL)
 
     def once(self, word: str, act: Callable[[], Any]) -> threading.Thread:
         """Act as soon as a line with `word` was said."""

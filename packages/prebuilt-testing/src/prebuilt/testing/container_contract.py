@@ -24,6 +24,7 @@ from prebuilt.core.settings import Settings
 from prebuilt.oci.containers import ContainerRun, Engine, Mount, open_engine
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.testing.engines.process import EngineError
+from prebuilt.testing.processes import command_lines
 from prebuilt.testing.tar_image import TarLayer, busybox_layer, push_tar_image
 
 Shell = Callable[..., tuple[int, str, str]]
@@ -191,7 +192,7 @@ class ContainerEngineContract:
         run = ContainerRun(image=image, command=("sleep", "60"), env={"TOKEN": "s3cr3t-of-a-run"})
         container = engine.start(run)
         try:
-            assert not [line for line in _command_lines() if b"s3cr3t-of-a-run" in line]
+            assert not [line for _, line in command_lines() if "s3cr3t-of-a-run" in " ".join(line)]
         finally:
             container.kill()
 
@@ -359,25 +360,14 @@ def _caller(engine: str, folder: Path, image: str, command: Sequence[str]) -> It
                 process.kill()
 
 
-def _command_lines() -> list[bytes]:
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it ended just now
-            lines.append(path.read_bytes())
-    return lines
-
-
 def _long(number: int) -> str:
     """Return seconds to sleep: those of a test of this run, while other runs of this suite may be under way."""
     return str(_RUN * 10 + number)
 
 
-def _running(argument: str) -> list[bytes]:
+def _running(argument: str) -> list[list[str]]:
     """Return the processes called ``sleep`` with this argument; busybox has its shell not call its own so, but /bin/sleep."""
-    wanted = argument.encode()
-    return [
-        line for line in _command_lines() if line.split(b"\0")[:-1] in ([b"sleep", wanted], [b"/bin/sleep", wanted])
-    ]
+    return [line for _, line in command_lines() if line in (["sleep", argument], ["/bin/sleep", argument])]
 
 
 def _mounted_below(folder: Path) -> list[str]:

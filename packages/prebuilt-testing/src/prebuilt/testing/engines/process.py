@@ -17,7 +17,6 @@ from prebuilt.core.errors import PrebuiltError
 _START_S = 120.0  # of a server on a machine that is busy with other things; one that ends is noticed at once
 _STOP_S = 20.0
 
-
 _PORTS = range(11_000, 30_000)
 """Above those of well-known servers, below those of Kubernetes' services and of what systems give by themselves (Linux: 32768)."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from prebuilt.testing.engines.bridge import Bridge
 from prebuilt.testing.engines.process import EngineError
+from prebuilt.testing.processes import command_lines
 
 NETWORK = "prebuilt-kubernetes"
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -165,13 +166,9 @@ def left_as_it_was(*folders: Path) -> Iterator[None]:
 
 
 def _shims(folder: Path) -> Iterator[int]:
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
+    for pid, command in command_lines():
         if "containerd-shim" in command[0] and f"{folder}/containerd.sock" in command:
-            yield int(process.name)
+            yield pid
 
 
 def _pod_cgroups() -> list[Path]:
