@@ -89,9 +89,7 @@ class BytecodeCompiler:
             worker.wait()
             with self._lock:
                 self._all.discard(worker)
-                closed = self._closed
-            if closed:
-                raise CancelledError(f"compile {path}", reason="the compiler was closed") from None
+            self._check_open(f"compile {path}")
             raise
         self._idle.put(worker)
         return pyc
@@ -100,19 +98,20 @@ class BytecodeCompiler:
         with contextlib.suppress(queue.Empty):
             return self._idle.get_nowait()
         with self._lock:
-            if self._closed:
-                raise CancelledError("compile bytecode", reason="the compiler was closed")
+            self._check_open("compile bytecode")
             worker = _Worker(self._interpreter)
             self._all.add(worker)
         try:
             worker.greet(self.xy)
         except BuildError:
-            with self._lock:
-                closed = self._closed
-            if closed:  # it was killed before it could say what it is
-                raise CancelledError("compile bytecode", reason="the compiler was closed") from None
+            self._check_open("compile bytecode")  # which killed it before it could say what it is
             raise
         return worker
+
+    def _check_open(self, tried: str) -> None:
+        """Raise CancelledError if the compiler was closed, which is why its processes fail then."""
+        if self._closed:
+            raise CancelledError(tried, reason="the compiler was closed") from None
 
 
 class _Worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ class IndexConfig:
     keyring: bool = False
     proxy: str | None = field(default=None, repr=False)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    home: Path = field(default_factory=Path.home, repr=False)
+    home: Path = field(default_factory=lambda: home_folder(os.environ), repr=False)
 
     @classmethod
     def load(cls, settings: Settings, *, folder: Path | None = None) -> IndexConfig:

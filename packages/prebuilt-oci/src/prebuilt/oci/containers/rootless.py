@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ _LAUNCHER = Path(__file__).with_name("launcher.py")
 _HOME = "/root"
 _KILL_REQUEST = getattr(signal, "SIGRTMAX", signal.SIGKILL)  # as in launcher.py; macOS has none, nor this engine
 _KILL_TIMEOUT_S = 10.0
-_LOOK_MS = 500
+_LOOK_S = 0.5
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH",)  # Python itself may need it; the rest would show inside, in /proc/1/environ
 
 
@@ -181,13 +180,6 @@ class RootlessContainer(RunningContainer):
 
 def _exit_code(process: subprocess.Popen[bytes]) -> int:
     """Wait for a process, and handle signals meanwhile: in a wait without an end one that came just before it would not be heard."""
-    with contextlib.suppress(ProcessLookupError):  # it has ended, and another thread knows
-        pidfd = os.pidfd_open(process.pid)
-        try:
-            end = select.poll()
-            end.register(pidfd, select.POLLIN)
-            while not end.poll(_LOOK_MS):
-                pass
-        finally:
-            os.close(pidfd)
-    return process.wait()
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(_LOOK_S)
