@@ -19,7 +19,8 @@ _LOG = logging.getLogger(__name__)
 _PART_BYTES = 16 << 20
 _MAX_PARTS = 10_000
 _CHECKSUM = "CRC32"
-_PART_NAMES = ("ETag", "ChecksumCRC32")  # what completes an upload says of each part; the second where it was answered
+# What completes an upload says of each part; the second where it was answered.
+_PART_NAMES = ("ETag", f"Checksum{_CHECKSUM}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
