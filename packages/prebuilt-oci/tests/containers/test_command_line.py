@@ -10,6 +10,7 @@ import signal
 import tarfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ import pytest
 
 from prebuilt.core import tool_process
 from prebuilt.core.errors import ContainerError
-from prebuilt.oci.containers import ContainerRun, Mount
+from prebuilt.oci.containers import ContainerRun, Mount, command_line_run
 from prebuilt.oci.containers.command_line import CommandLine
-from prebuilt.oci.containers.command_line_run import environment, run_arguments
+from prebuilt.oci.containers.command_line_run import CommandLineContainer, environment, run_arguments
 from prebuilt.oci.containers.image_archive import image_archive
 from prebuilt.oci.containers.image_source import ImageSource
 from prebuilt.oci.layout import LayoutRepository
@@ -131,3 +132,56 @@ def test_archives_have_layers_that_old_engines_read(tmp_path: Path, compression:
     assert set(files) == {"manifest.json", manifest["Config"], names[1], names[2]}
     expected = tars[2].data
     assert files[names[2]].startswith(magic) if magic else files[names[2]] == expected
+
+
+_ENGINE = """\
+#!/bin/sh
+cd {folder}
+case $1 in
+run) while [ ! -e end ]; do sleep 0.02; done; exit 3;;
+kill) touch asked; [ -e started ] || exit 125; echo "$2" >> sent; case $(wc -l < sent) in 2) touch end;; esac;;
+rm) echo "$@" >> removed;;
+esac
+"""
+
+
+@pytest.fixture
+def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLineContainer]:
+    """Return a container of an engine that starts it when there is a file ``started``, and ends it after two signals."""
+    program = tmp_path / "engine"
+    program.write_text(_ENGINE.format(folder=tmp_path))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    container = CommandLineContainer(CommandLine("engine"), (), os.environ, stdout=None, stderr=None)
+    yield container
+    container.kill()
+
+
+def test_signals_wait_for_the_container_to_start(tmp_path: Path, container: CommandLineContainer) -> None:
+    """The command gets those that came before it could hear, in order; what comes after its end does nothing."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        container.send_signal(number)
+    _appears(tmp_path / "asked")
+    assert not (tmp_path / "sent").exists()
+    (tmp_path / "started").touch()
+    assert container.wait() == 3
+    container.send_signal(signal.SIGTERM)
+    assert (tmp_path / "sent").read_text().split() == ["--signal=15", "--signal=2"]
+    assert not (tmp_path / "removed").exists()
+
+
+def test_a_container_that_takes_no_signal_is_removed(
+    tmp_path: Path, container: CommandLineContainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends also an engine that hangs."""
+    monkeypatch.setattr(command_line_run, "_DELIVERY_S", 0.1)
+    container.send_signal(signal.SIGINT)
+    assert container.wait() == 128 + signal.SIGKILL
+    assert (tmp_path / "removed").read_text().startswith("rm --force --volumes metaflow-prebuilt-")
+
+
+def _appears(file: Path) -> None:
+    deadline_s = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline_s, f"no {file.name}"
+        time.sleep(0.01)

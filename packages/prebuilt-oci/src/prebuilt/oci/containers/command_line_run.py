@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import queue
 import re
 import secrets
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prebuilt.core.errors import ContainerError
 from prebuilt.oci.containers.command_line import CommandLine
-from prebuilt.oci.containers.engine import Output, RunningContainer
+from prebuilt.oci.containers.engine import Output, RunningContainer, exit_status
 from prebuilt.oci.containers.run import ContainerRun, Mount
 
 LABEL = "metaflow-prebuilt"
 _ENGINE_FAILED = 125
+_DELIVERY_S = 30.0  # an engine makes and starts a container of an image that it has in a second
+_RETRY_S = 0.05
 
 _STEERING = re.compile(
     r"PATH|HOME|TMPDIR|TERM|LANG|SHELL|LC_.*|LD_.*|GO.*|XDG_.*|SSL_.*|SSH_.*|DBUS_.*|DOCKER_.*|BUILDKIT_.*|CONTAINER.*|PODMAN.*"
@@ -80,7 +84,11 @@ def _mount(mount: Mount) -> str:
 
 
 class CommandLineContainer(RunningContainer):
-    """A container and the attached ``docker run`` that streams what it writes and passes signals on to it."""
+    """A container and the attached ``docker run`` that streams what it writes.
+
+    Signals do not go by that: what comes before it listens ends it alone (Podman before 4.4.2), or is lost (Docker, until the
+    container has started). Source: https://github.com/containers/podman/pull/17489.
+    """
 
     def __init__(
         self,
@@ -116,14 +124,16 @@ class CommandLineContainer(RunningContainer):
                 start_new_session=True,  # Ctrl-C at a terminal comes to this process alone, which passes it on: once
             )
             self._tell_guard(f"{self._process.pid}\n")
+            self._signals: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+            threading.Thread(target=self._deliver_signals, name=f"signals of {self._name}", daemon=True).start()
         except BaseException:
             self._guard.communicate()  # the end of its pipe: it removes what there is
             self._files.cleanup()
             raise
 
     def send_signal(self, number: int) -> None:
-        """Have the command line pass a signal on."""
-        self._process.send_signal(number)
+        """Have the engine send a signal, from a thread of its own: this may be a handler, which cannot wait until it can be sent."""
+        self._signals.put(number)
 
     def kill(self) -> None:
         """Remove the container by force."""
@@ -134,10 +144,10 @@ class CommandLineContainer(RunningContainer):
 
     def wait(self) -> int:
         """Wait; return the exit code. Raises ContainerError if the container could not be started."""
-        code = self._process.wait()
+        code = exit_status(self._process)
         with self._ending:
             was_created = self._has_ended or (self._cid.is_file() and self._cid.stat().st_size > 0)
-        if code < 0:  # the command line was killed, by a signal that came before it was ready to pass it on
+        if code < 0:  # the command line was killed, which does not end the container
             self.kill()
         self._end()
         if code == _ENGINE_FAILED and not was_created:
@@ -152,9 +162,26 @@ class CommandLineContainer(RunningContainer):
         with self._ending:
             if not self._has_ended:
                 self._has_ended = True
+                self._signals.put(None)
                 self._dismiss_guard()
                 self._process.wait()
                 self._files.cleanup()
+
+    def _deliver_signals(self) -> None:
+        while (number := self._signals.get()) is not None:
+            deadline_s = time.monotonic() + _DELIVERY_S
+            while self._process.poll() is None and not self._sends(number):
+                if time.monotonic() > deadline_s:
+                    self._process.kill()  # as nothing can be told to the container, it is removed
+                time.sleep(_RETRY_S)
+
+    def _sends(self, number: int) -> bool:
+        """Return whether the engine sent a signal to the container; not if that has not started yet, or has ended."""
+        try:
+            self._command_line.ask("kill", f"--signal={number}", self._name)
+        except ContainerError:
+            return False
+        return True
 
     def _dismiss_guard(self) -> None:
         self._tell_guard("\ndone\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ Output: TypeAlias = int | IO[bytes] | IO[str] | None
 """Where a stream goes: a file descriptor, a file with one, or None for the caller's own."""
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+_LOOK_S = 0.5
 
 
 class RunningContainer(ABC):
@@ -109,6 +112,13 @@ def run_to_end(launch: Launch, *, stdout: Output = None, stderr: Output = None) 
         except BaseException:
             container.kill()
             raise
+
+
+def exit_status(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process, and handle signals meanwhile: in a wait without an end one that came just before it would not be heard."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(_LOOK_S)
 
 
 class _Forwarding:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prebuilt.core.errors import ContainerError
-from prebuilt.oci.containers.engine import Engine, Launch, Output, RunningContainer
+from prebuilt.oci.containers.engine import Engine, Launch, Output, RunningContainer, exit_status
 from prebuilt.oci.containers.image_source import ImageSource
 from prebuilt.oci.containers.kernel import setup_error
 from prebuilt.oci.containers.layer_store import LayerStore
@@ -27,7 +27,6 @@ _LAUNCHER = Path(__file__).with_name("launcher.py")
 _HOME = "/root"
 _KILL_REQUEST = getattr(signal, "SIGRTMAX", signal.SIGKILL)  # as in launcher.py; macOS has none, nor this engine
 _KILL_TIMEOUT_S = 10.0
-_LOOK_S = 0.5
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH",)  # Python itself may need it; the rest would show inside, in /proc/1/environ
 
 
@@ -170,16 +169,9 @@ class RootlessContainer(RunningContainer):
 
     def wait(self) -> int:
         """Wait, remove the scratch folder, return the exit code."""
-        code = _exit_code(self._process) if self._process is not None else 0
+        code = exit_status(self._process) if self._process is not None else 0
         with self._ending:
             if not self._is_removed:
                 self._scratch.remove()
                 self._is_removed = True
         return code if code >= 0 else 128 - code
-
-
-def _exit_code(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process, and handle signals meanwhile: in a wait without an end one that came just before it would not be heard."""
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(_LOOK_S)
