@@ -16,9 +16,9 @@ pytestmark = pytest.mark.container
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerWorld]:
+def world() -> Iterator[ContainerWorld]:
     """Podman with a storage of our own."""
-    with podman_storage(tmp_path_factory.mktemp("podman")) as variables, pytest.MonkeyPatch.context() as patch:
+    with podman_storage() as variables, pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
         with container_world("podman") as world:

@@ -43,6 +43,7 @@ from prebuilt.oci.open import open_repository
 from prebuilt.testing.base_image import push_base_image
 from prebuilt.testing.conformance.materials import RecordingProgress
 from prebuilt.testing.engines.docker import Docker, docker_engine
+from prebuilt.testing.engines.podman import podman_storage
 from prebuilt.testing.engines.process import EngineError, running
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import subtree
@@ -211,21 +212,21 @@ def base_repository(registry_host: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def podman(registry_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+def podman(registry_host: str) -> Iterator[Docker]:
     """Podman's socket, with a storage of its own; the ``docker`` command that asks it is Docker's."""
-    with wanted_engine(), contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prebuilt-podman-")))
-        stack.callback(_unmount, folder)
-        yield stack.enter_context(_podman(folder, registry_host))
+    with (
+        wanted_engine(),
+        podman_storage() as variables,
+        tempfile.TemporaryDirectory(prefix="prebuilt-podman-") as name,
+        _podman(Path(name), registry_host, variables) as docker,
+    ):
+        yield docker
 
 
 @contextlib.contextmanager
-def _podman(folder: Path, registry: str) -> Iterator[Docker]:
+def _podman(folder: Path, registry: str, storage: Mapping[str, str]) -> Iterator[Docker]:
     from prebuilt.testing.engines.docker_release import DockerRelease
 
-    (folder / "storage.conf").write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/images"\nrunroot = "{folder}/runs"\n'
-    )
     (folder / "registries.conf").write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
     programs = folder / "programs"
     programs.mkdir()
@@ -234,15 +235,10 @@ def _podman(folder: Path, registry: str) -> Iterator[Docker]:
     docker = Docker(
         host=f"unix://{folder}/podman.sock", version="podman", programs=programs, config=folder / "config", bridge=None
     )
-    environ = {
-        **os.environ,
-        "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
-        "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
-    }
+    environ = {**os.environ, **storage, "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf")}
     command = ["podman", "system", "service", "--time=0", docker.host]
     with running(command, log=folder / "log", ready=lambda: _answers(docker), environ=environ):
         yield docker
-        subprocess.run(["podman", "rmi", "--all", "--force"], env=environ, check=True, capture_output=True)
 
 
 def _answers(docker: Docker) -> bool:
@@ -250,12 +246,6 @@ def _answers(docker: Docker) -> bool:
         return bool(docker.ask("version"))
     except EngineError:
         return False
-
-
-def _unmount(folder: Path) -> None:
-    for mounted in (folder / "images" / "overlay", folder / "images"):  # Podman keeps its storage mounted on itself
-        if mounted.is_mount():
-            subprocess.run(["umount", mounted], check=True)
 
 
 BENCHES = {

@@ -25,13 +25,13 @@ def docker(docker_current):
 
 
 @pytest.fixture
-def podman(tmp_path_factory):
+def podman():
     """Return the variables of Podman with a storage of its own; skip where it does not work."""
     try:
         open_engine("podman", Settings.load()).check()
     except ContainerError as error:
         pytest.skip(str(error))
-    with podman_storage(tmp_path_factory.mktemp("podman")) as variables:
+    with podman_storage() as variables:
         yield variables
 
 

@@ -24,6 +24,7 @@ from prebuilt.core.settings import Settings
 from prebuilt.oci.containers import ContainerRun, Engine, Mount, open_engine
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.testing.engines.process import EngineError
+from prebuilt.testing.mounts import mounted_below
 from prebuilt.testing.processes import command_lines
 from prebuilt.testing.tar_image import TarLayer, busybox_layer, push_tar_image
 
@@ -337,7 +338,7 @@ class ContainerEngineContract:
             process.kill()
             process.communicate(timeout=60)
         _eventually(lambda: not _running(_long(4)))
-        _eventually(lambda: not _mounted_below(folder))
+        _eventually(lambda: not mounted_below(folder))
         _eventually(lambda: not self.leftovers())
         _eventually(lambda: not list((folder / "tmp").iterdir()))
 
@@ -368,11 +369,6 @@ def _long(number: int) -> str:
 def _running(argument: str) -> list[list[str]]:
     """Return the processes called ``sleep`` with this argument; busybox has its shell not call its own so, but /bin/sleep."""
     return [line for _, line in command_lines() if line in (["sleep", argument], ["/bin/sleep", argument])]
-
-
-def _mounted_below(folder: Path) -> list[str]:
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
-    return [point for point in points if point.startswith(f"{folder}/")]
 
 
 def _eventually(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:

@@ -15,6 +15,7 @@ from prebuilt.testing.engines.bridge import Bridge, network_bridge
 from prebuilt.testing.engines.docker_release import DockerRelease, ReleaseName, buildx_plugin
 from prebuilt.testing.engines.process import EngineError, running
 from prebuilt.testing.engines.runtime import fitting_runtime
+from prebuilt.testing.mounts import unmount_below
 
 _TIMEOUT_S = 1200.0
 
@@ -105,7 +106,7 @@ def docker_engine(
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix="prebuilt-docker-", ignore_cleanup_errors=True))
         folder = Path(name)
-        stack.callback(_unmount, folder)
+        stack.callback(unmount_below, folder)
         if disk_bytes is not None:
             (folder / "data").mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={disk_bytes}", "tmpfs", folder / "data"], check=True)
@@ -212,10 +213,3 @@ def _clear(docker: Docker) -> None:
         with contextlib.suppress(EngineError):
             docker.ask("rm", "--force", "--volumes", *containers)
     docker.ask("network", "prune", "--force")
-
-
-def _unmount(folder: Path) -> None:
-    """Unmount what a daemon leaves behind when it stops, so that its folder can be removed."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
-    for point in sorted((point for point in points if point.startswith(f"{folder}/")), reverse=True):
-        subprocess.run(["umount", "--lazy", point], check=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from prebuilt.testing.mounts import unmount_below
 
 _STORAGE = """\
 [storage]
@@ -17,18 +20,27 @@ runroot = "{folder}/runs"
 
 
 @contextlib.contextmanager
-def podman_storage(folder: Path) -> Iterator[Mapping[str, str]]:
-    """Give the variables that have Podman keep everything below the folder `folder`; what it keeps is removed afterwards."""
-    storage = folder / "storage.conf"
-    storage.write_text(_STORAGE.format(folder=folder), encoding="utf-8")
-    variables = {"CONTAINERS_STORAGE_CONF": str(storage)}
-    try:
+def podman_storage() -> Iterator[Mapping[str, str]]:
+    """Give the variables that have Podman keep everything in a folder of its own; all that it keeps is removed afterwards.
+
+    The folder is none of pytest's: Podman mounts its storage on itself, and what a killed run leaves mounted would fail the later
+    runs that tidy up.
+    """
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="prebuilt-podman-", ignore_cleanup_errors=True))
+        folder = Path(name)
+        stack.callback(unmount_below, folder)
+        storage = folder / "storage.conf"
+        storage.write_text(_STORAGE.format(folder=folder), encoding="utf-8")
+        variables = {"CONTAINERS_STORAGE_CONF": str(storage)}
+        stack.callback(_clear, folder, variables)
         yield variables
-    finally:
-        if (folder / "images").exists():
+
+
+def _clear(folder: Path, variables: Mapping[str, str]) -> None:
+    """Remove containers and images: they are mounted where a test failed."""
+    if (folder / "images").exists():
+        for what in ("rm", "rmi"):
             subprocess.run(
-                ["podman", "rmi", "--all", "--force"], check=True, capture_output=True, env=os.environ | variables
+                ["podman", what, "--all", "--force"], check=True, capture_output=True, env=os.environ | variables
             )
-        for mounted in (folder / "images" / "overlay", folder / "images"):  # Podman keeps its storage mounted on itself
-            if mounted.is_mount():
-                subprocess.run(["umount", mounted], check=True)

@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from prebuilt.testing.engines.bridge import Bridge
 from prebuilt.testing.engines.process import EngineError
+from prebuilt.testing.mounts import unmount_below
 from prebuilt.testing.processes import command_lines
 
 NETWORK = "prebuilt-kubernetes"
@@ -142,7 +142,7 @@ def stop_containers(folder: Path) -> None:
 def clear_node(folder: Path) -> None:
     """Take away what the node's programs leave outside of `folder`, and what is mounted in it."""
     stop_containers(folder)
-    _unmount(folder)
+    unmount_below(folder)
     for top in _pod_cgroups():
         for cgroup, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):  # of pods that are not ours
@@ -179,10 +179,3 @@ def _pod_cgroups() -> list[Path]:
         for path in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}"))
         if path.is_dir()
     ]
-
-
-def _unmount(folder: Path) -> None:
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
-    for point in sorted((point for point in points if point.startswith(f"{folder}/")), reverse=True):
-        name = point.encode().decode("unicode_escape")  # spaces are \\040 there
-        subprocess.run(["umount", "--lazy", name], check=True)
