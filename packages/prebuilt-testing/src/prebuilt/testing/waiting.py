@@ -1,0 +1,40 @@
+"""Waiting for what other threads, processes and machines do: as long as a busy machine may need, and no longer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Seen = TypeVar("Seen")
+
+_LOOK_S = 0.02
+
+
+def eventually(look: Callable[[], Seen], *, within_s: float = 60.0, said: Callable[[], object] | None = None) -> Seen:
+    """Look again and again until there is something (what `look` returns is true); return it.
+
+    Raises:
+        AssertionError: There was nothing within `within_s` seconds; it tells what `said` returns.
+    """
+    deadline_s = time.monotonic() + within_s
+    while not (seen := look()):
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"nothing within {within_s:g} s{'' if said is None else f': {said()}'}")
+        time.sleep(_LOOK_S)
+    return seen
+
+
+def eventually_gone(look: Callable[[], object], *, within_s: float = 60.0) -> None:
+    """Look again and again until there is nothing (what `look` returns is false): what is killed takes its time.
+
+    Raises:
+        AssertionError: Something was there after `within_s` seconds; it tells what.
+    """
+    left: list[object] = []
+
+    def is_gone() -> bool:
+        left[:] = [look()]
+        return not left[0]
+
+    eventually(is_gone, within_s=within_s, said=lambda: f"there is still {left[0]!r}")
