@@ -25,6 +25,7 @@ from prebuilt.oci.documents import RepositoryDocuments
 from prebuilt.oci.image import ImageManifest, descriptor_of
 from prebuilt.oci.layer import write_layer
 from prebuilt.oci.media_types import OCI_CONFIG, OCI_MANIFEST
+from prebuilt.testing.blobs import push_bytes
 from prebuilt.testing.engines.registry import distribution_registry
 from prebuilt.testing.engines.wanted import wanted_engine, wanted_program
 
@@ -49,13 +50,6 @@ def repository(host: str, request: pytest.FixtureRequest) -> RegistryRepository:
     return RegistryRepository(f"{host}/tests/{name}", settings=SETTINGS)
 
 
-def push(repository: RegistryRepository, data: bytes, media_type: str = "application/octet-stream") -> Descriptor:
-    """Push a blob."""
-    descriptor = descriptor_of(data, media_type)
-    repository.push_blob(descriptor, lambda: io.BytesIO(data))
-    return descriptor
-
-
 def read(repository: RegistryRepository, descriptor: Descriptor) -> bytes:
     """Pull a blob."""
     with repository.open_blob(descriptor) as chunks:
@@ -67,9 +61,9 @@ def push_image(repository: RegistryRepository, tag: str) -> ImageManifest:
     buffer = io.BytesIO()
     entry = FileEntry(path="opt/hello", content=BytesContent(b"hello\n"))
     layer = write_layer([entry], buffer, compression="gzip")
-    push(repository, buffer.getvalue(), layer.descriptor.media_type)
+    push_bytes(repository, buffer.getvalue(), layer.descriptor.media_type)
     config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]}}
-    pushed = push(repository, json.dumps(config).encode(), OCI_CONFIG)
+    pushed = push_bytes(repository, json.dumps(config).encode(), OCI_CONFIG)
     manifest = ImageManifest(config=pushed, layers=(layer.descriptor,))
     repository.put_manifest(tag, OCI_MANIFEST, manifest.to_bytes())
     return manifest
@@ -81,7 +75,7 @@ def test_blobs_go_there_and_back(repository: RegistryRepository, data: bytes) ->
     descriptor = descriptor_of(data, "application/octet-stream")
     assert not repository.has_blob(descriptor.digest)
 
-    push(repository, data)
+    push_bytes(repository, data)
 
     assert repository.has_blob(descriptor.digest)
     assert read(repository, descriptor) == data
@@ -93,7 +87,7 @@ def test_blobs_go_in_chunks(repository: RegistryRepository, monkeypatch: pytest.
     monkeypatch.setattr(upload, "CHUNK_BYTES", 1 << 20)
     monkeypatch.setattr(upload, "MONOLITHIC_LIMIT_BYTES", 0)
 
-    assert read(repository, push(repository, BLOB)) == BLOB
+    assert read(repository, push_bytes(repository, BLOB)) == BLOB
 
 
 def test_a_broken_chunk_is_taken_up(repository: RegistryRepository, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +107,7 @@ def test_a_broken_chunk_is_taken_up(repository: RegistryRepository, monkeypatch:
 
     monkeypatch.setattr(upload.BlobUpload, "_send_chunk", send_part)
 
-    assert read(repository, push(repository, BLOB)) == BLOB
+    assert read(repository, push_bytes(repository, BLOB)) == BLOB
     assert refused
 
 
@@ -133,7 +127,7 @@ def test_wrong_bytes_are_refused(repository: RegistryRepository) -> None:
 
 def test_blobs_are_mounted_and_copied(host: str, repository: RegistryRepository, tmp_path: Path) -> None:
     """Within the registry a layer is linked; what the source does not have is not."""
-    descriptors = [push(repository, BLOB[:size]) for size in (10, 100_000)]
+    descriptors = [push_bytes(repository, BLOB[:size]) for size in (10, 100_000)]
     target = RegistryRepository(f"{host}/tests/mounted", settings=SETTINGS)
     progress = LineProgress(lambda _: None).image("test")
 

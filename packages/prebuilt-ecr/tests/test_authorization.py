@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import ForbiddenError
 from prebuilt.core.settings import Settings
 from prebuilt.ecr.api import ECRApi
@@ -22,20 +20,10 @@ from prebuilt.oci.logins import find_logins
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.repository import Repository
 from prebuilt.testing.amazon_ecr import HOST, REGION, AmazonECR
-from prebuilt.testing.registry_store import sha256_digest
+from prebuilt.testing.blobs import push_bytes
+from prebuilt.testing.clock import Clock
 
 HOUR_S = 3600.0
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now_s
 
 
 @pytest.fixture
@@ -59,9 +47,7 @@ def repository(source: AuthorizationSource) -> Repository:
 
 def push(repository: Repository, data: bytes) -> None:
     """Push a blob."""
-    descriptor = Descriptor(media_type="application/octet-stream", digest=sha256_digest(data), size=len(data))
-    repository.push_blob(descriptor, lambda: io.BytesIO(data))
-    assert repository.has_blob(descriptor.digest)
+    assert repository.has_blob(push_bytes(repository, data).digest)
 
 
 def test_one_password_serves_all(amazon: AmazonECR, source: AuthorizationSource) -> None:

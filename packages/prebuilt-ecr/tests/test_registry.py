@@ -143,13 +143,12 @@ class TestAnswers:
 def manifest(repository: Repository) -> bytes:
     """Push a config; return the manifest of an image that has nothing else."""
     from prebuilt.core.canonical import canonical_json
-    from prebuilt.oci.image import ImageManifest, descriptor_of
+    from prebuilt.oci.image import ImageManifest
     from prebuilt.oci.media_types import OCI_CONFIG
+    from prebuilt.testing.blobs import push_bytes
 
     config = canonical_json({"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": []}})
-    descriptor = descriptor_of(config, OCI_CONFIG)
-    repository.push_blob(descriptor, lambda: io.BytesIO(config))
-    return ImageManifest(config=descriptor, layers=()).to_bytes()
+    return ImageManifest(config=push_bytes(repository, config, OCI_CONFIG), layers=()).to_bytes()
 
 
 class TestRepositories:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from prebuilt.core.credentials import Credentials
-from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.errors import (
     ForbiddenError,
     PrebuiltError,
@@ -32,24 +30,14 @@ from prebuilt.gcr.login import find_source
 from prebuilt.oci.config import NetworkConfig
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.repository import Repository
+from prebuilt.testing.blobs import push_bytes
+from prebuilt.testing.clock import Clock
 from prebuilt.testing.google_api import PROJECT
 from prebuilt.testing.google_cloud import HOST, GoogleCloud
-from prebuilt.testing.registry_store import sha256_digest
 from prebuilt.testing.served import serving
 
 HOUR_S = 3600.0
 NAME = f"{HOST}/{PROJECT}/metaflow-prebuilt/metaflow-prebuilt"
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now_s
 
 
 @pytest.fixture
@@ -73,9 +61,7 @@ def repository(identity: Identity) -> Repository:
 
 def push(repository: Repository, data: bytes) -> None:
     """Push a blob."""
-    descriptor = Descriptor(media_type="application/octet-stream", digest=sha256_digest(data), size=len(data))
-    repository.push_blob(descriptor, lambda: io.BytesIO(data))
-    assert repository.has_blob(descriptor.digest)
+    assert repository.has_blob(push_bytes(repository, data).digest)
 
 
 @pytest.mark.parametrize("kind", ["service_account", "authorized_user", "impersonated", "external"])

@@ -22,6 +22,7 @@ from prebuilt.oci import media_types
 from prebuilt.oci.image import ImageManifest, descriptor_of
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.oci.open import open_repository
+from prebuilt.testing.blobs import push_bytes
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -37,18 +38,11 @@ def opener(data: bytes) -> Callable[[], BinaryIO]:
     return lambda: io.BytesIO(data)
 
 
-def push(layout: LayoutRepository, data: bytes, media_type: str = media_types.OCI_LAYER_GZIP) -> Descriptor:
-    """Store a blob."""
-    descriptor = descriptor_of(data, media_type)
-    layout.push_blob(descriptor, opener(data))
-    return descriptor
-
-
 def push_image(layout: LayoutRepository, tag: str, *layers: bytes) -> Descriptor:
     """Store an image under a tag."""
     manifest = ImageManifest(
-        config=push(layout, b'{"os":"linux"}', media_types.OCI_CONFIG),
-        layers=tuple(push(layout, layer) for layer in layers),
+        config=push_bytes(layout, b'{"os":"linux"}', media_types.OCI_CONFIG),
+        layers=tuple(push_bytes(layout, layer, media_types.OCI_LAYER_GZIP) for layer in layers),
     )
     return layout.put_manifest(tag, media_types.OCI_MANIFEST, manifest.to_bytes())
 
@@ -127,7 +121,7 @@ def test_manifests_by_digest(layout: LayoutRepository) -> None:
     manifest = layout.get_manifest("v1")
     assert manifest is not None
     other = LayoutRepository(Path(layout.name.removeprefix("oci:")).with_name("other"))
-    push(other, b'{"os":"linux"}', media_types.OCI_CONFIG)
+    push_bytes(other, b'{"os":"linux"}', media_types.OCI_CONFIG)
     for _ in range(2):
         assert other.put_manifest(pushed.digest, media_types.OCI_MANIFEST, manifest.data) == pushed
     assert other.resolve(pushed.digest) == pushed
@@ -142,8 +136,8 @@ def test_manifests_by_digest(layout: LayoutRepository) -> None:
 
 def test_blobs_are_not_manifests(layout: LayoutRepository) -> None:
     """A config or a layer is not found as a manifest."""
-    assert layout.get_manifest(push(layout, b'{"os":"linux"}').digest) is None
-    assert layout.get_manifest(push(layout, b"\x1f\x8b").digest) is None
+    assert layout.get_manifest(push_bytes(layout, b'{"os":"linux"}').digest) is None
+    assert layout.get_manifest(push_bytes(layout, b"\x1f\x8b").digest) is None
 
 
 def test_an_index_may_be_sparse(layout: LayoutRepository) -> None:
@@ -176,7 +170,7 @@ def test_bad_tags(layout: LayoutRepository, tag: str) -> None:
 def test_chunks(layout: LayoutRepository, size: int) -> None:
     """A blob of any size comes in chunks of at most 1 MiB."""
     data = os.urandom(size)
-    descriptor = push(layout, data)
+    descriptor = push_bytes(layout, data)
     with layout.open_blob(descriptor) as chunks:
         pieces = list(chunks)
     assert b"".join(pieces) == data
@@ -223,7 +217,7 @@ def test_damaged_blobs(layout: LayoutRepository, damage: bytes) -> None:
 def test_the_last_chunk_waits_for_the_digest(layout: LayoutRepository) -> None:
     """Of a damaged blob the last chunk never comes, so no reader takes it for whole."""
     data = bytes(3 << 20)
-    blob = push(layout, data)
+    blob = push_bytes(layout, data)
     blob_path(layout, blob.digest).write_bytes(b"\1" + data[1:])
     got = []
     with pytest.raises(DigestMismatchError), layout.open_blob(blob) as chunks:
@@ -244,7 +238,7 @@ def test_an_image_with_a_lost_blob_counts_as_absent(layout: LayoutRepository, da
 
 def test_a_truncated_blob_is_removed_when_a_manifest_needs_it(layout: LayoutRepository) -> None:
     """Who only asked whether the blob is there gets an error for the manifest, and the next time is told the truth."""
-    config, layer = push(layout, b"{}"), push(layout, b"layer")
+    config, layer = push_bytes(layout, b"{}"), push_bytes(layout, b"layer")
     blob_path(layout, layer.digest).write_bytes(b"lay")
     manifest = ImageManifest(config=config, layers=(layer,))
     assert layout.has_blob(layer.digest)
@@ -290,7 +284,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     """A folder that is no layout and not empty is never turned into one."""
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(StorageError, match=r"thesis\.tex .* empty"):
-        push(LayoutRepository(tmp_path), b"x")
+        push_bytes(LayoutRepository(tmp_path), b"x")
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
@@ -298,7 +292,7 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "layout").write_text("x")
     layout = LayoutRepository(tmp_path / "layout")
     with pytest.raises(StorageError):
-        push(layout, b"x")
+        push_bytes(layout, b"x")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere: run the tests as an ordinary user")
@@ -310,7 +304,7 @@ def test_a_folder_that_is_not_writable(layout: LayoutRepository, tmp_path: Path)
     try:
         assert LayoutRepository(tmp_path / "layout").resolve("v1") == pushed
         with pytest.raises(StorageError, match="make it writable"):
-            push(LayoutRepository(tmp_path / "layout"), b"x")
+            push_bytes(LayoutRepository(tmp_path / "layout"), b"x")
     finally:
         for folder, _, _ in os.walk(tmp_path / "layout"):
             Path(folder).chmod(0o755)
@@ -319,14 +313,14 @@ def test_a_folder_that_is_not_writable(layout: LayoutRepository, tmp_path: Path)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_a_full_disk(layout: LayoutRepository, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk gives an error that says what to do, and leaves nothing half-made."""
-    blob = push(layout, b"first")
+    blob = push_bytes(layout, b"first")
     real = os.fdopen
     with monkeypatch.context() as patch:
         patch.setattr(
             os, "fdopen", lambda handle, mode: (os.close(handle), real(os.open("/dev/full", os.O_WRONLY), mode))[1]
         )
         with pytest.raises(StorageError, match="free some space"):
-            push(layout, os.urandom(100_000))
+            push_bytes(layout, os.urandom(100_000))
     assert [path.name for path in blob_path(layout, blob.digest).parent.iterdir()] == [
         blob.digest.removeprefix("sha256:")
     ]
@@ -335,7 +329,7 @@ def test_a_full_disk(layout: LayoutRepository, monkeypatch: pytest.MonkeyPatch) 
 def test_mount_by_hard_link(layout: LayoutRepository, tmp_path: Path) -> None:
     """A blob of another layout is linked, not copied; mounting it again changes nothing."""
     other = LayoutRepository(tmp_path / "other")
-    blob = push(other, b"layer")
+    blob = push_bytes(other, b"layer")
     for _ in range(2):
         assert layout.mount_blob(blob, other.name)
     assert blob_path(layout, blob.digest).samefile(blob_path(other, blob.digest))
@@ -346,8 +340,8 @@ def test_mount_by_hard_link(layout: LayoutRepository, tmp_path: Path) -> None:
 def test_mount_mends(layout: LayoutRepository, tmp_path: Path) -> None:
     """A truncated blob is replaced by the mounted one."""
     other = LayoutRepository(tmp_path / "other")
-    blob = push(other, b"layer")
-    push(layout, b"layer")
+    blob = push_bytes(other, b"layer")
+    push_bytes(layout, b"layer")
     blob_path(layout, blob.digest).write_bytes(b"lay")
     assert layout.mount_blob(blob, other.name)
     assert read(layout, blob) == b"layer"
@@ -360,11 +354,11 @@ def test_mount_by_copy(layout: LayoutRepository, tmp_path: Path, monkeypatch: py
         raise OSError(18, "Invalid cross-device link")
 
     other = LayoutRepository(tmp_path / "other")
-    blob = push(other, b"layer")
+    blob = push_bytes(other, b"layer")
     monkeypatch.setattr(os, "link", no_link)
     assert layout.mount_blob(blob, other.name)
     assert not blob_path(layout, blob.digest).samefile(blob_path(other, blob.digest))
-    damaged = push(other, b"other")
+    damaged = push_bytes(other, b"other")
     blob_path(other, damaged.digest).write_bytes(b"OTHER")
     with pytest.raises(DigestMismatchError):
         layout.mount_blob(damaged, other.name)
@@ -376,7 +370,7 @@ def test_mount_of_what_is_not_there(layout: LayoutRepository, tmp_path: Path) ->
     blob = descriptor_of(b"layer", media_types.OCI_LAYER_GZIP)
     assert not layout.mount_blob(blob, f"oci:{tmp_path}/nowhere")
     assert not layout.mount_blob(blob, "docker.io/library/python")
-    push(layout, b"layer")
+    push_bytes(layout, b"layer")
     assert layout.mount_blob(blob, "docker.io/library/python")
 
 
@@ -471,10 +465,10 @@ def test_power_may_fail(layout: LayoutRepository, tmp_path: Path, monkeypatch: p
 
 def test_leftovers_are_removed(layout: LayoutRepository, tmp_path: Path) -> None:
     """What a killed process left half-written is removed after a day, what another one is writing now is not."""
-    push(layout, b"x")
+    push_bytes(layout, b"x")
     blobs = tmp_path / "layout" / "blobs" / "sha256"
     for name, age_s in ((".old", 100_000), (".new", 60)):
         (blobs / name).write_bytes(b"half")
         os.utime(blobs / name, (time.time() - age_s,) * 2)
-    push(LayoutRepository(tmp_path / "layout"), b"y")
+    push_bytes(LayoutRepository(tmp_path / "layout"), b"y")
     assert sorted(path.name for path in blobs.iterdir() if path.name.startswith(".")) == [".new"]

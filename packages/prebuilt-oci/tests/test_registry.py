@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from prebuilt.core.settings import Settings
 from prebuilt.core.spec import EnvId
 from prebuilt.oci import open as opening
 from prebuilt.oci.client import RegistryRepository
-from prebuilt.oci.image import ImageManifest, descriptor_of
+from prebuilt.oci.image import ImageManifest
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from prebuilt.oci.open import open_repository
@@ -35,6 +34,7 @@ from prebuilt.oci.reference import parse_reference
 from prebuilt.oci.registry import RepositoryRegistry
 from prebuilt.oci.repository import Repository
 from prebuilt.oci.transport import close_connections
+from prebuilt.testing.blobs import push_bytes
 from prebuilt.testing.engines.process import free_port
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
@@ -57,9 +57,7 @@ def name(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def put_image(repository: Repository, tag: str, config: bytes = b"{}") -> str:
     """Store an image without layers; return its digest."""
-    descriptor = descriptor_of(config, OCI_CONFIG)
-    repository.push_blob(descriptor, lambda: io.BytesIO(config))
-    manifest = ImageManifest(config=descriptor, layers=())
+    manifest = ImageManifest(config=push_bytes(repository, config, OCI_CONFIG), layers=())
     return repository.put_manifest(tag, OCI_MANIFEST, manifest.to_bytes()).digest
 
 

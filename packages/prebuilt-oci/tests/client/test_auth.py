@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import stat
 from collections.abc import Callable, Iterator
@@ -18,9 +17,9 @@ from prebuilt.oci import cloud_logins
 from prebuilt.oci.auth import Challenge
 from prebuilt.oci.client import RegistryRepository
 from prebuilt.oci.cloud_logins import FindSource
+from prebuilt.testing.blobs import push_bytes
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
-from prebuilt.testing.registry_store import sha256_digest
 
 ADA = Credentials(username="ada", secret="secret")
 BLOB = Descriptor(media_type="application/octet-stream", digest=f"sha256:{'0' * 64}", size=1)
@@ -264,9 +263,7 @@ class TestRenewal:
             repository = open_repository(server.repository("team/app"), credentials=source)
             assert repository.resolve("1") is None
             users["ada"] = "second"
-            descriptor = Descriptor(media_type="a/b", digest=sha256_digest(data), size=len(data))
-            repository.push_blob(descriptor, lambda: io.BytesIO(data))
-            assert repository.has_blob(descriptor.digest)
+            assert repository.has_blob(push_bytes(repository, data).digest)
         assert [credentials.secret for credentials in source.rejected] == ["first"]
 
     def test_credentials_are_replaced_before_they_expire(

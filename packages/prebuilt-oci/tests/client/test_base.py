@@ -18,11 +18,12 @@ from prebuilt.core.spec import BasePython
 from prebuilt.core.tree import BytesContent, Entry, FileEntry, SymlinkEntry
 from prebuilt.oci.base import BaseImageLookup
 from prebuilt.oci.documents import RepositoryDocuments
-from prebuilt.oci.image import ImageManifest, descriptor_of
+from prebuilt.oci.image import ImageManifest
 from prebuilt.oci.layer import write_layer
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from prebuilt.oci.repository import Repository
+from prebuilt.testing.blobs import push_bytes
 from prebuilt.testing.registry import InMemoryRegistry
 
 AMD64 = Platform.parse("linux/amd64")
@@ -67,9 +68,7 @@ def push_image(
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
         }
     )
-    descriptor = descriptor_of(config, OCI_CONFIG)
-    repository.push_blob(descriptor, lambda: io.BytesIO(config))
-    manifest = ImageManifest(config=descriptor, layers=(layer.descriptor,))
+    manifest = ImageManifest(config=push_bytes(repository, config, OCI_CONFIG), layers=(layer.descriptor,))
     return repository.put_manifest(tag, OCI_MANIFEST, manifest.to_bytes()).digest
 
 

@@ -10,12 +10,13 @@ from prebuilt.core.canonical import canonical_json
 from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.platforms import Platform
 from prebuilt.core.spec import DEFAULT_PATH, Compression
-from prebuilt.core.tree import BytesContent, Entry
+from prebuilt.core.tree import Entry
 from prebuilt.oci.extend import EPOCH
-from prebuilt.oci.image import ImageManifest, descriptor_of
+from prebuilt.oci.image import ImageManifest
 from prebuilt.oci.layer import WrittenLayer, write_layer
 from prebuilt.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from prebuilt.oci.repository import Repository
+from prebuilt.testing.blobs import push_bytes
 from prebuilt.testing.machine import CERTIFICATES_PATH, certificates
 
 
@@ -33,10 +34,8 @@ def push_manifest(
     repository: Repository, platform: Platform, layers: Sequence[WrittenLayer], *, python_version: str | None = None
 ) -> Descriptor:
     """Push the configuration and manifest of a base image; return what it became. `python_version` is the official images'."""
-    config = canonical_json(_config(platform, layers, python_version))
-    pushed = descriptor_of(config, OCI_CONFIG)
-    repository.push_blob(pushed, BytesContent(config).open)
-    manifest = ImageManifest(config=pushed, layers=tuple(layer.descriptor for layer in layers))
+    config = push_bytes(repository, canonical_json(_config(platform, layers, python_version)), OCI_CONFIG)
+    manifest = ImageManifest(config=config, layers=tuple(layer.descriptor for layer in layers))
     return repository.put_manifest(manifest.descriptor.digest, OCI_MANIFEST, manifest.to_bytes())
 
 

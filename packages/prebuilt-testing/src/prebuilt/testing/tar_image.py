@@ -14,12 +14,11 @@ from typing import Any
 
 import zstandard
 
-from prebuilt.core.descriptor import Descriptor
 from prebuilt.core.platforms import Platform
-from prebuilt.core.tree import BytesContent
-from prebuilt.oci.image import ImageManifest, descriptor_of
+from prebuilt.oci.image import ImageManifest
 from prebuilt.oci.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
 from prebuilt.oci.repository import Repository
+from prebuilt.testing.blobs import push_bytes
 from prebuilt.testing.engines.process import EngineError
 
 _SEARCHED = ("/bin/busybox", "/usr/bin/busybox", "/usr/lib/busybox/busybox-static")
@@ -119,8 +118,8 @@ def push_tar_image(
         },
     }
     manifest = ImageManifest(
-        config=_push(repository, json.dumps(config).encode(), OCI_CONFIG),
-        layers=tuple(_push(repository, *_compressed(tar, compression)) for tar in tars),
+        config=push_bytes(repository, json.dumps(config).encode(), OCI_CONFIG),
+        layers=tuple(push_bytes(repository, *_compressed(tar, compression)) for tar in tars),
     )
     pushed = repository.put_manifest(manifest.descriptor.digest, OCI_MANIFEST, manifest.to_bytes())
     return f"{repository.name}@{pushed.digest}"
@@ -132,9 +131,3 @@ def _compressed(tar: bytes, compression: str) -> tuple[bytes, str]:
     if compression == "zstd":
         return zstandard.ZstdCompressor(level=1).compress(tar), OCI_LAYER_ZSTD
     return tar, OCI_LAYER
-
-
-def _push(repository: Repository, data: bytes, media_type: str) -> Descriptor:
-    descriptor = descriptor_of(data, media_type)
-    repository.push_blob(descriptor, BytesContent(data).open)
-    return descriptor

@@ -24,12 +24,13 @@ from prebuilt.core.platforms import Platform
 from prebuilt.core.requirements import Requirements, Target
 from prebuilt.core.spec import BaseImage, BasePython, ImageSpec
 from prebuilt.core.tree import BytesContent, FileEntry, PathContent
-from prebuilt.oci.image import ImageManifest, descriptor_of
+from prebuilt.oci.image import ImageManifest
 from prebuilt.oci.layer import write_layer
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.oci.media_types import OCI_CONFIG, OCI_MANIFEST
 from prebuilt.oci.repository import Repository
 from prebuilt.testing.base_image import make_base_image
+from prebuilt.testing.blobs import push_bytes
 from prebuilt.testing.python_index import PackageIndex, make_wheel
 
 PLATFORM = Platform.parse("linux/amd64")
@@ -59,9 +60,7 @@ def push_small_base(repository: Repository, *, entrypoint: Sequence[str] = ()) -
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
         }
     )
-    pushed = descriptor_of(config, OCI_CONFIG)
-    repository.push_blob(pushed, BytesContent(config).open)
-    manifest = ImageManifest(config=pushed, layers=(layer.descriptor,))
+    manifest = ImageManifest(config=push_bytes(repository, config, OCI_CONFIG), layers=(layer.descriptor,))
     stored = repository.put_manifest("base", OCI_MANIFEST, manifest.to_bytes())
     return BaseImage(
         reference=f"{repository.name}:base",

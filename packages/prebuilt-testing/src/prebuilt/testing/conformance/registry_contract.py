@@ -17,11 +17,11 @@ from prebuilt.core.documents import DocumentStore
 from prebuilt.core.errors import InvalidValueError, RegistryError, StorageError
 from prebuilt.core.image_registry import ImageRegistry
 from prebuilt.core.spec import EnvId
-from prebuilt.core.tree import BytesContent
-from prebuilt.oci.image import ImageManifest, descriptor_of
+from prebuilt.oci.image import ImageManifest
 from prebuilt.oci.media_types import OCI_CONFIG, OCI_MANIFEST
 from prebuilt.oci.open import open_repository
 from prebuilt.oci.reference import Reference, parse_reference
+from prebuilt.testing.blobs import push_bytes
 from prebuilt.testing.conformance.builder_world import not_asked
 
 NewRegistry = Callable[[], ImageRegistry]
@@ -62,9 +62,7 @@ class RegistryContract:
         config = canonical_json(
             {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": []}, "content": content}
         )
-        descriptor = descriptor_of(config, OCI_CONFIG)
-        repository.push_blob(descriptor, BytesContent(config).open)
-        manifest = ImageManifest(config=descriptor, layers=())
+        manifest = ImageManifest(config=push_bytes(repository, config, OCI_CONFIG), layers=())
         return repository.put_manifest(parsed.identifier, OCI_MANIFEST, manifest.to_bytes())
 
     def test_is_made_without_arguments(self, new_registry: NewRegistry) -> None:

@@ -11,10 +11,11 @@ from prebuilt.core.canonical import canonical_json
 from prebuilt.core.platforms import Platform
 from prebuilt.core.spec import DEFAULT_PATH
 from prebuilt.core.tree import BytesContent, Entry, FileEntry, PathContent
-from prebuilt.oci.image import ImageManifest, descriptor_of
+from prebuilt.oci.image import ImageManifest
 from prebuilt.oci.layer import WrittenLayer, write_layer
 from prebuilt.oci.media_types import OCI_CONFIG, OCI_MANIFEST
 from prebuilt.oci.repository import Repository
+from prebuilt.testing.blobs import push_bytes
 from prebuilt.testing.engines.buildkit import VERSION, buildkit_programs
 from prebuilt.testing.engines.docker import Docker
 from prebuilt.testing.engines.process import find_program
@@ -95,9 +96,7 @@ def push_buildkit_image(repository: Repository) -> str:
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
         }
     )
-    config = descriptor_of(data, OCI_CONFIG)
-    repository.push_blob(config, BytesContent(data).open)
-    manifest = ImageManifest(config=config, layers=(layer.descriptor,))
+    manifest = ImageManifest(config=push_bytes(repository, data, OCI_CONFIG), layers=(layer.descriptor,))
     pushed = repository.put_manifest(manifest.descriptor.digest, OCI_MANIFEST, manifest.to_bytes())
     return f"{repository.name}@{pushed.digest}"
 
