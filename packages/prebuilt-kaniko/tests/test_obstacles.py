@@ -80,6 +80,18 @@ def test_why_an_image_is_not_pulled(cluster: Any, build: Callable[..., Any]) -> 
         ),
         ('pods "p" is forbidden: exceeded quota: compute, requested: memory=4Gi', "ask for less"),
         ('pods "p" is forbidden: failed quota: q: must specify limits.cpu for: kaniko', "KANIKO_POD_TEMPLATE"),
+        (
+            'pods "p" is forbidden: maximum memory usage per Container is 1Gi, but limit is 4Gi',
+            "set METAFLOW_PREBUILT_KANIKO_CPU, _MEMORY or _DISK",
+        ),
+        (
+            'pods "p" is forbidden: maximum cpu usage per Pod is 2.  No limit is specified',
+            "KANIKO_POD_TEMPLATE): a LimitRange",
+        ),
+        (
+            'pods "p" is forbidden: memory max limit to request ratio per Container is 1, but provided ratio is 2.000000',
+            "KANIKO_POD_TEMPLATE): a LimitRange",
+        ),
         ('pods "p" is forbidden: violates PodSecurity "restricted:latest"', "Kaniko is root"),
         ('admission webhook "policy" denied the request', "runs the cluster"),
     ],

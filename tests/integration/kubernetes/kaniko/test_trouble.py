@@ -79,6 +79,16 @@ def test_quota_is_exceeded(user: Any):
     assert "exceeded quota: tiny" in user.said[-1]
 
 
+def test_more_than_a_limit_range_allows(user: Any):
+    """The setting to change is named."""
+    limits = [{"type": "Container", "max": {"memory": "64Mi"}}]
+    body = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "tiny"}, "spec": {"limits": limits}}
+    user.namespace.kubectl("create", "--filename=-", stdin=json.dumps(body))
+    assert not user.build()
+    assert "maximum memory usage per Container is 64Mi" in user.said[-1]
+    assert "set METAFLOW_PREBUILT_KANIKO_CPU, _MEMORY or _DISK" in user.said[-1]
+
+
 def test_secret_is_missing(user: Any):
     """The kubelet cannot mount it."""
     assert not user.having(KANIKO_SECRET_NAME="regcred").build()

@@ -33,11 +33,16 @@ _REFUSALS = (
     (re.compile(r"error looking up service account|serviceaccount .* not found"), f"create it, or set {SERVICE_ACCOUNT_SETTING}"),
     (re.compile(r"failed quota: .* must specify"), f"say it in the resources of a pod template ({TEMPLATE_SETTING}): the quota of the namespace counts it"),
     (re.compile(r"exceeded quota"), f"ask for less, wait for others to end, or set {NAMESPACE_SETTING}"),
+    (re.compile(r"(?:minimum|maximum) \S+ usage per .* no (?:request|limit) is specified|max limit to request ratio per", re.IGNORECASE), f"say it in the resources of a pod template ({TEMPLATE_SETTING}): a LimitRange of the namespace wants it"),
+    (re.compile(r"(?:minimum|maximum) \S+ usage per"), "set METAFLOW_PREBUILT_KANIKO_CPU, _MEMORY or _DISK to what the LimitRange of the namespace allows"),
     (re.compile(r"violates PodSecurity"), f"set {NAMESPACE_SETTING} to a namespace for privileged or baseline pods: Kaniko is root in its container"),
     (re.compile(r"is being terminated"), f"set {NAMESPACE_SETTING} to another namespace"),
     (re.compile(r"is forbidden|is invalid|admission webhook .* denied"), "ask whoever runs the cluster, or lay a pod template over the pod"),
 )  # fmt: skip
-"""Why the cluster makes no pod for a Job, or no Job, and what can be done."""
+"""Why the cluster makes no pod for a Job, or no Job, and what can be done.
+
+Source: https://github.com/kubernetes/kubernetes/blob/master/plugin/pkg/admission, resourcequota and limitranger
+"""
 
 MORE_DISK = "ask for more disk (METAFLOW_PREBUILT_KANIKO_DISK), or for nodes with more"
 """What to do where the disk was too small, whether Kaniko or the cluster says so."""
