@@ -56,9 +56,10 @@ from prebuilt.testing.engines.registry import distribution_registry
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import Tree
 from prebuilt.testing.installed_wheel import installed_wheel
-from prebuilt.testing.processes import command_lines
+from prebuilt.testing.processes import commands_with
 from prebuilt.testing.python_index import PackageIndex, make_wheel
 from prebuilt.testing.validate import ImageReport, inspect_image, validate
+from prebuilt.testing.waiting import eventually_gone
 
 PROGRAM = Path(__file__).with_name("bake_one.py")
 XY = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -472,16 +473,13 @@ def cluster() -> Iterator[KubernetesCluster]:
     """A Kubernetes of one node, with a registry that the test, the node and the pods reach by the same address."""
     with wanted_engine(), kubernetes_cluster() as cluster:
         yield cluster
-    deadline_s = time.monotonic() + 60
-    while list(_left_of(cluster)) and time.monotonic() < deadline_s:  # what was killed takes its time
-        time.sleep(0.1)
-    assert not list(_left_of(cluster))
+    eventually_gone(lambda: list(_left_of(cluster)), every_s=0.1)
 
 
 def _left_of(cluster: KubernetesCluster) -> Iterator[str]:
     """Yield what a cluster that has stopped left on the machine."""
     folder = str(cluster.folder)
-    yield from (text for _, line in command_lines() if folder in (text := " ".join(line)))
+    yield from commands_with(folder)
     yield from (line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line)
     cgroups = Path("/sys/fs/cgroup")
     yield from (str(path) for path in (cgroups / "kubepods", *cgroups.glob("*/kubepods")) if path.exists())

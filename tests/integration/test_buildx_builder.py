@@ -46,10 +46,11 @@ from prebuilt.testing.engines.buildx import EMBEDDED, container_builder, remote_
 from prebuilt.testing.engines.docker import Docker
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import subtree, tree_differences
-from prebuilt.testing.processes import command_lines
+from prebuilt.testing.processes import commands_with
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
 from prebuilt.testing.validate import ImageReport, inspect_image
+from prebuilt.testing.waiting import eventually_gone
 
 pytestmark = pytest.mark.buildx
 
@@ -374,7 +375,7 @@ def test_cancelled_build_stops(workplace: Workplace, unique: str):
     cancellation = Cancellation()
     with pytest.raises(CancelledError):
         workplace.build(workplace.request(wheel("sleeping", unique), cancellation=cancellation), Cancelling())
-    assert _ends(unique)
+    eventually_gone(lambda: commands_with(unique))
     assert open_repository(workplace.repository).resolve("image") is None
 
 
@@ -407,22 +408,9 @@ def test_killed_client_leaves_nothing(workplace: Workplace, unique: str, tmp_pat
         assert any("sleeping begins" in line for line in process.stdout)
         assert list(scratch.glob("*/docker/config.json"))
         process.send_signal(signal.SIGKILL)
-    assert _ends(unique)
-    assert _ends(f"builder {workplace.builder}")
-    deadline_s = time.monotonic() + 60
-    while list(scratch.iterdir()) and time.monotonic() < deadline_s:
-        time.sleep(0.1)
-    assert list(scratch.iterdir()) == []
-
-
-def _ends(argument: str) -> bool:
-    """Return whether no process has `argument` on its command line, soon."""
-    deadline_s = time.monotonic() + 60
-    while any(argument in " ".join(line) for _, line in command_lines()):
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.1)
-    return True
+    eventually_gone(lambda: commands_with(unique))
+    eventually_gone(lambda: commands_with(f"builder {workplace.builder}"))
+    eventually_gone(lambda: list(scratch.iterdir()))
 
 
 @pytest.fixture

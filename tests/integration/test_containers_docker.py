@@ -22,6 +22,7 @@ from prebuilt.testing.engines.docker import docker_engine  # noqa: E402
 from prebuilt.testing.engines.registry import distribution_registry  # noqa: E402
 from prebuilt.testing.engines.wanted import wanted_engine  # noqa: E402
 from prebuilt.testing.tar_image import TarLayer, busybox_layer, push_tar_image  # noqa: E402
+from prebuilt.testing.waiting import eventually  # noqa: E402
 
 pytestmark = pytest.mark.docker
 
@@ -100,7 +101,7 @@ class TestDocker(ContainerEngineContract):
         assert engine.notes(run) == ()
         container = engine.start(run)
         try:
-            _until_started()
+            eventually(lambda: docker("ps", "--quiet"), within_s=120)
             limits = docker("inspect", "--format={{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}", *self.leftovers())
         finally:
             container.kill()
@@ -119,13 +120,6 @@ class TestDocker(ContainerEngineContract):
             select_engine(Settings({"METAFLOW_PREBUILT_CONTAINER_ENGINE": "docker"}, {}))
         with pytest.raises(ContainerError, match=r"(?i)cannot connect"):
             open_engine("docker", Settings({}, {})).check()
-
-
-def _until_started() -> None:
-    deadline_s = time.monotonic() + 120
-    while not docker("ps", "--quiet"):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def _digest_of_first_layer(layout: LayoutRepository, image: str) -> str:

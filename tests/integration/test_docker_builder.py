@@ -47,10 +47,11 @@ from prebuilt.testing.engines.podman import podman_storage
 from prebuilt.testing.engines.process import EngineError, running
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import subtree
-from prebuilt.testing.processes import command_lines
+from prebuilt.testing.processes import commands_with
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
 from prebuilt.testing.validate import inspect_image
+from prebuilt.testing.waiting import eventually_gone
 
 pytestmark = pytest.mark.docker
 
@@ -183,12 +184,9 @@ class Bench:
         """Return the ids of all networks."""
         return set(self.docker.ask("network", "ls", "--quiet", "--no-trunc").split())
 
-    def settled(self) -> bool:
-        """Return whether, within some seconds, no container is left."""
-        end = time.monotonic() + 60
-        while self.containers() and time.monotonic() < end:
-            time.sleep(0.2)
-        return not self.containers()
+    def settle(self) -> None:
+        """Return when no container is left, which must be soon."""
+        eventually_gone(self.containers, every_s=0.2)
 
 
 def _wheel(name: str, size: int) -> Wheel:
@@ -294,11 +292,8 @@ def _checked(docker: Docker, builder: str, registry: str, base_repository: str, 
     yield bench
     assert bench.containers() == []
     assert bench.networks() == networks
-    assert bench.images() == images
-    end = time.monotonic() + 30
-    while list(temporary.iterdir()) and time.monotonic() < end:  # what cleans up after a killed client takes its time
-        time.sleep(0.1)
-    assert list(temporary.iterdir()) == []
+    assert bench.images() - images == set()  # a test may prune what others left
+    eventually_gone(lambda: list(temporary.iterdir()))
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -436,7 +431,7 @@ def test_cancelled_build_stops(docker_bench: Bench) -> None:
         with pytest.raises(CancelledError):
             built.result(timeout=60)
     assert time.monotonic() - began_s < 50
-    assert docker_bench.settled()
+    docker_bench.settle()
 
 
 def test_build_that_takes_too_long(docker_bench: Bench) -> None:
@@ -444,7 +439,7 @@ def test_build_that_takes_too_long(docker_bench: Bench) -> None:
     with pytest.raises(BuildError, match="METAFLOW_PREBUILT_DOCKER_TIMEOUT") as caught:
         docker_bench.service(DOCKER_TIMEOUT="4").build(docker_bench.request(marks="slow"), RecordingProgress())
     assert "after 4 s" in caught.value.reason
-    assert docker_bench.settled()
+    docker_bench.settle()
 
 
 _CLIENT = """
@@ -471,11 +466,8 @@ def test_killed_client_leaves_nothing(docker_bench: Bench, number: signal.Signal
         assert any("sleeping 42" in line for line in client.stdout)
         client.send_signal(number)
         client.wait(300)
-    assert docker_bench.settled()
-    end = time.monotonic() + 60
-    while _processes(mark) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert _processes(mark) == []
+    docker_bench.settle()
+    eventually_gone(lambda: commands_with(mark))
 
 
 def test_killed_client_leaves_no_package(
@@ -504,19 +496,11 @@ def test_killed_client_leaves_no_package(
                 break
         assert list(downloads.glob("build-*/*hefty*")), "".join(said)
         client.kill()
-    assert bench.settled()
-    end = time.monotonic() + 60
-    while list(downloads.iterdir()) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert list(downloads.iterdir()) == []
+    bench.settle()
+    eventually_gone(lambda: list(downloads.iterdir()))
     for _ in range(4):  # old engines end the step that they are at, and keep its image with those before it
         time.sleep(0.5)
         bench.docker.ask("image", "prune", "--force")
-
-
-def _processes(mark: str) -> list[str]:
-    """Return the command lines that have `mark` in them."""
-    return [text for pid, line in command_lines() if mark in (text := " ".join(line)) and pid != os.getpid()]
 
 
 def test_login(docker_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

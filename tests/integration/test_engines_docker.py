@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -18,8 +17,9 @@ from prebuilt.testing.engines.machine_image import import_registry_image
 from prebuilt.testing.engines.process import EngineError
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import Tree
-from prebuilt.testing.processes import command_lines
+from prebuilt.testing.processes import commands_with
 from prebuilt.testing.served import serving_http
+from prebuilt.testing.waiting import eventually, eventually_gone
 
 pytestmark = pytest.mark.docker
 
@@ -42,7 +42,7 @@ class Hello(BaseHTTPRequestHandler):
 def traces(docker: Docker) -> list[str]:
     """Return the processes, mounts, network links and rules that are an engine's."""
     folder = str(Path(docker.host.removeprefix("unix://")).parent)
-    commands = [text for _, line in command_lines() if folder in (text := " ".join(line))]
+    commands = commands_with(folder)
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line]
     rules = subprocess.run(["iptables-save"], check=True, capture_output=True, text=True).stdout.splitlines()
     links = [path.name for path in Path("/sys/class/net").iterdir()]
@@ -102,15 +102,16 @@ def test_a_registry_in_a_container_is_reached_by_its_published_port(docker_bridg
 
 def _answer(url: str) -> bytes:
     """Return what a server in a new container answers; the engine takes connections before the server does, and cuts them off."""
-    deadline_s = time.monotonic() + 120
-    while time.monotonic() < deadline_s:
+
+    def look() -> bytes | None:
         with (
             contextlib.suppress(ConnectionError, urllib.error.URLError),
             urllib.request.urlopen(url, timeout=60) as answer,
         ):
             return answer.read()
-        time.sleep(0.1)
-    raise AssertionError(f"nobody answers at {url}")
+        return None
+
+    return eventually(look, within_s=120, said=lambda: f"nobody answers at {url}")
 
 
 @pytest.mark.parametrize("bridge", [False, True], ids=["host-network", "bridge"])
@@ -122,9 +123,6 @@ def test_nothing_is_left_behind(bridge: bool):  # noqa: FBT001 - a parameter of 
         attach = ["--network=some"] if bridge else ["--network=host"]
         docker.ask("run", "--detach", "--restart=always", *attach, "--volume=/data", image, "sleep", "1000")
         assert traces(docker)
-    deadline_s = time.monotonic() + 60
-    while traces(docker) and time.monotonic() < deadline_s:  # what was killed takes its time
-        time.sleep(0.1)
-    assert traces(docker) == []
+    eventually_gone(lambda: traces(docker))
     assert not Path("/sys/class/net", f"br-{network[:12]}").exists()
     assert not Path(docker.host.removeprefix("unix://")).parent.exists()

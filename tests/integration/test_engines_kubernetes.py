@@ -6,7 +6,6 @@ import http.server
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from prebuilt.testing.engines.kubernetes.namespace import Namespace
 from prebuilt.testing.engines.process import EngineError, find_program
 from prebuilt.testing.served import serving_http
 from prebuilt.testing.tar_image import busybox_layer, push_tar_image
+from prebuilt.testing.waiting import eventually
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 
@@ -40,14 +40,15 @@ def run_pod(kube_namespace: Namespace, busybox: str) -> RunPod:
         containers = [{"name": "main", "image": image, "command": command, **container}]
         spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": containers}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "one-"}, "spec": spec}
-        name = json.loads(kube_namespace.kubectl("create", "--output=json", "-f-", stdin=json.dumps(pod)))["metadata"]
-        deadline_s = time.monotonic() + 300
-        while time.monotonic() < deadline_s:
-            status = json.loads(kube_namespace.kubectl("get", "pod", name["name"], "--output=json"))["status"]
-            if status["phase"] in {"Succeeded", "Failed"}:
-                return status["phase"], kube_namespace.kubectl("logs", name["name"])
-            time.sleep(0.2)
-        raise AssertionError(kube_namespace.kubectl("describe", "pod", name["name"]))
+        created = json.loads(kube_namespace.kubectl("create", "--output=json", "-f-", stdin=json.dumps(pod)))
+        name = created["metadata"]["name"]
+
+        def end() -> str | None:
+            phase = kube_namespace.kubectl("get", "pod", name, "--output=jsonpath={.status.phase}")
+            return phase if phase in {"Succeeded", "Failed"} else None
+
+        ended = eventually(end, within_s=300, every_s=0.2, said=lambda: kube_namespace.kubectl("describe", "pod", name))
+        return ended, kube_namespace.kubectl("logs", name)
 
     return run
 

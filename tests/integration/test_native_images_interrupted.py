@@ -21,6 +21,7 @@ from prebuilt.oci.open import open_repository
 from prebuilt.testing.engines.registry import distribution_registry
 from prebuilt.testing.engines.wanted import wanted_engine, wanted_program
 from prebuilt.testing.relay import Relay, relay
+from prebuilt.testing.waiting import eventually, eventually_gone
 
 pytestmark = pytest.mark.registry
 
@@ -93,11 +94,13 @@ class Said:
 
 def until(condition: Callable[[], object], process: subprocess.Popen[str], said: Said) -> None:
     """Wait until something holds, which it must before the process ends."""
-    deadline_s = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, f"it ended too early: {said.text}"
-        assert time.monotonic() < deadline_s, said.text
-        time.sleep(0.01)
+
+    def look() -> object:
+        seen = condition()
+        assert seen or process.poll() is None, f"it ended too early: {said.text}"
+        return seen
+
+    eventually(look, within_s=300, every_s=0.01, said=lambda: said.text)
 
 
 def close(process: subprocess.Popen[str]) -> None:
@@ -224,10 +227,7 @@ def test_a_killed_bake_is_made_up_for(
     process.wait()
     said.all(60)
     close(process)
-    deadline_s = time.monotonic() + 30
-    while processes(marked.variables[MARK]) and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-    assert processes(marked.variables[MARK]) == []
+    eventually_gone(lambda: processes(marked.variables[MARK]))
     check_that_it_can_be_made_up_for(point, marked, pantry, registry_line, index_line)
 
 

@@ -26,16 +26,9 @@ from prebuilt.core.errors import BuildError, CancelledError
 from prebuilt.core.plugins import BUILD_SERVICES
 from prebuilt.testing.amazon_codebuild import PROJECT, RemoteBuild, succeed
 from prebuilt.testing.amazon_ecr import REGION
+from prebuilt.testing.waiting import eventually
 
 Make = Callable[..., BuildRequest]
-
-
-def until(happened: Callable[[], object]) -> None:
-    """Wait until something has happened."""
-    end_s = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.005)
 
 
 def test_is_found_by_its_name() -> None:
@@ -104,7 +97,7 @@ def test_lines_are_shown_while_the_build_runs(
         for line in (f"line {number}" for number in range(6)):
             build.write(line)
             written[line] = clock.now_s  # it may have been seen by now
-            until(lambda line=line: line in shown)
+            eventually(lambda line=line: line in shown, every_s=0.005)
         build.end()
 
     cloud.plays(host)
@@ -121,7 +114,7 @@ def test_phases_are_named(cloud: Any, heard: Any, make_request: Make) -> None:
             if phase:
                 build.enter(phase)
             words = f"CodeBuild: {PHASES[phase or 'SUBMITTED']}"
-            until(lambda words=words: words in heard.states)
+            eventually(lambda words=words: words in heard.states, every_s=0.005)
         build.end()
 
     cloud.plays(host)

@@ -15,6 +15,7 @@ from prebuilt.core.errors import BuildError, CancelledError, SettingError
 from prebuilt.core.tree import BytesContent
 from prebuilt.testing.amazon_codebuild import RemoteBuild, succeed
 from prebuilt.testing.amazon_ecr import ACCOUNT, REGION
+from prebuilt.testing.waiting import eventually
 
 Make = Callable[..., BuildRequest]
 
@@ -256,8 +257,7 @@ def test_a_log_that_is_deleted(cloud: Any, heard: Any, make_request: Make) -> No
     def host(build: RemoteBuild) -> None:
         build.enter("BUILD")
         build.write("a line")
-        while "a line" not in heard.lines:
-            time.sleep(0.01)
+        eventually(lambda: "a line" in heard.lines)
         cloud.client("logs").delete_log_group(logGroupName="/aws/codebuild/metaflow-prebuilt")
         time.sleep(0.3)
         build.end()

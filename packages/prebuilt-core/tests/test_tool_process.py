@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import CancelledError, EngineError
 from prebuilt.core.tool_process import ask_tool, run_tool
+from prebuilt.testing.waiting import eventually_gone
 
 _DEAF = "trap '' TERM; echo ready; sleep 60 & sleep 60"
 
@@ -33,15 +34,6 @@ def _is_alive(pid: int) -> bool:
         return False
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return not state.startswith("Z")
-
-
-def _within(seconds: float, condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_lines_arrive_as_they_come() -> None:
@@ -119,7 +111,7 @@ def test_cancelled_command_stops(script: str, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(CancelledError):
         run_tool(_sh(f"echo $$; {script}"), output=hear, check=cancellation.check)
     assert time.monotonic() - began_s < 40
-    assert _within(30, lambda: not _is_alive(pids[0]))
+    eventually_gone(lambda: _is_alive(pids[0]))
 
 
 def test_cancelled_before_it_starts(tmp_path: Path) -> None:
@@ -174,7 +166,7 @@ def test_children_that_stay_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prebuilt.core.tool_process._PATIENCE_S", 0.3)
     said: list[str] = []
     assert run_tool(_sh("sleep 60 & echo $!"), output=said.append) == 0
-    assert _within(30, lambda: not _is_alive(int(said[0])))
+    eventually_gone(lambda: _is_alive(int(said[0])))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -197,8 +189,8 @@ def test_nothing_stays_when_we_are_stopped(number: signal.Signals, tmp_path: Pat
         assert client.stdout is not None
         pid = int(client.stdout.readline())
         client.send_signal(number)
-    assert _within(30, lambda: not _is_alive(pid))
-    assert _within(30, lambda: not list(tmp_path.iterdir()))
+    eventually_gone(lambda: _is_alive(pid))
+    eventually_gone(lambda: list(tmp_path.iterdir()))
 
 
 @pytest.mark.parametrize(("number", "is_gone"), [(signal.SIGKILL, True), (0, False)])
@@ -220,7 +212,10 @@ def test_folders_of_work_without_a_command(number: int, tmp_path: Path, *, is_go
         assert client.stdout.readline() == b"ready\n"
         client.send_signal(number)
         client.communicate()
-    assert _within(30, lambda: not folder.exists()) if is_gone else folder.exists()
+    if is_gone:
+        eventually_gone(folder.exists)
+    else:
+        assert folder.exists()
 
 
 def test_folders_stay_when_all_is_well(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from prebuilt.oci.media_types import OCI_CONFIG, OCI_MANIFEST
 from prebuilt.testing.conformance.materials import RecordingProgress
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.registry_auth import RegistryAuth
+from prebuilt.testing.waiting import eventually
 
 NewRequest = Callable[..., BuildRequest]
 
@@ -356,8 +357,7 @@ def test_cancelled(cluster: Any, make_request: NewRequest, *, in_log: bool) -> N
         if in_log:
             fake.run(pod)
             fake.say(pod, "working")
-            while "working" not in progress.texts:
-                time.sleep(0.01)
+            eventually(lambda: "working" in progress.texts)
         fake.await_looks()
         cancellation.cancel()
 

@@ -15,6 +15,7 @@ from prebuilt.core.errors import EngineError
 from prebuilt.core.settings import Settings
 from prebuilt.kaniko import KanikoBuildService
 from prebuilt.kaniko.connection import Connection
+from prebuilt.testing.waiting import eventually
 
 Echo = Callable[..., None]
 
@@ -73,12 +74,10 @@ def test_server_that_is_away_for_a_while(cluster: Any, tells: Callable[..., Any]
         pod = fake.add_pod(job)
         fake.run(pod)
         fake.say(pod, *lines[:10])
-        while lines[9] not in said:
-            time.sleep(0.01)
+        eventually(lambda: lines[9] in said)
         fake.away.set()
         fake.say(pod, *lines[10:])
-        while not any("does not answer" in line for line in said):
-            time.sleep(0.01)
+        eventually(lambda: any("does not answer" in line for line in said))
         fake.end(pod)
         fake.away.clear()
 

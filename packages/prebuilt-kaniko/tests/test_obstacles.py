@@ -12,6 +12,7 @@ from prebuilt.core.errors import BuildError, EngineError
 from prebuilt.core.settings import Settings
 from prebuilt.kaniko import KanikoBuildService
 from prebuilt.testing.conformance.materials import RecordingProgress
+from prebuilt.testing.waiting import eventually
 
 NewRequest = Callable[..., Any]
 
@@ -327,8 +328,7 @@ def test_job_that_somebody_deletes(cluster: Any, build: Callable[..., Any]) -> N
         pod = fake.add_pod(job)
         fake.run(pod)
         fake.say(pod, "INFO[0000] half way")
-        while "INFO[0000] half way" not in progress.texts:
-            time.sleep(0.01)
+        eventually(lambda: "INFO[0000] half way" in progress.texts)
         fake.delete_job(job["metadata"]["name"])
 
     cluster.story = story

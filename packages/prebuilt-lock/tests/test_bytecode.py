@@ -18,6 +18,7 @@ import pytest
 from prebuilt.core.errors import BuildError, CancelledError
 from prebuilt.lock.bytecode import BytecodeCompiler
 from prebuilt.lock.interpreter import find_interpreter
+from prebuilt.testing.waiting import eventually, eventually_gone
 
 OWN = "{}.{}".format(*sys.version_info)
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
@@ -162,8 +163,7 @@ def test_closing_stops_at_once_what_is_under_way(tmp_path: Path, *, greets: bool
     interpreter.chmod(0o755)
     with BytecodeCompiler(interpreter, OWN, workers=1) as compiler:
         futures = [compiler.submit(b"x = 1\n", f"/{number}.py") for number in range(4)]
-        while not began.exists():
-            time.sleep(0.01)
+        eventually(began.exists)
         began_s = time.monotonic()
         compiler.close()
         assert time.monotonic() - began_s < 20
@@ -182,12 +182,11 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path):
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()
-    end = time.monotonic() + 60
-    while _is_running(child):
-        if time.monotonic() > end:
-            os.kill(child, signal.SIGKILL)
-            pytest.fail("the compiling process outlived its parent")
-        time.sleep(0.05)
+    try:
+        eventually_gone(lambda: _is_running(child))
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        raise
 
 
 def _is_running(pid: int) -> bool:

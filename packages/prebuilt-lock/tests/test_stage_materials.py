@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -31,6 +30,7 @@ from prebuilt.lock.resolver import LockResolver
 from prebuilt.lock.stage.materials import LockMaterials
 from prebuilt.lock.stage.order import ORDER, StageOrder
 from prebuilt.testing.python_index import PackageIndex, make_wheel
+from prebuilt.testing.waiting import eventually_gone
 
 XY = "{}.{}".format(*sys.version_info)
 AMD64, ARM64 = Platform.parse("linux/amd64"), Platform.parse("linux/arm64")
@@ -229,10 +229,7 @@ def test_packages_that_travel_are_gone_when_we_are_killed(index: PackageIndex, p
         [travelling] = (cache / "downloads").glob("build-*/*")
         assert travelling.name.endswith(private.filename)
         client.kill()
-    end = time.monotonic() + 30
-    while list((cache / "downloads").iterdir()) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert list((cache / "downloads").iterdir()) == []
+    eventually_gone(lambda: list((cache / "downloads").iterdir()))
 
 
 def test_no_secret_is_in_the_context(source: MakeSource, index: PackageIndex, private: Wheel, home: Path):

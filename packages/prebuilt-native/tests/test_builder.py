@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -41,6 +40,7 @@ from prebuilt.oci.layer import open_layer_tar
 from prebuilt.testing.python_index import PackageIndex
 from prebuilt.testing.registry import InMemoryRegistry
 from prebuilt.testing.relay import relay
+from prebuilt.testing.waiting import eventually
 
 MakeWheel = Callable[..., Wheel]
 SITE = f"opt/prebuilt/env/lib/python3.{sys.version_info.minor}/site-packages"
@@ -338,8 +338,7 @@ def test_an_upload_under_way_is_stopped(
         request = replace(slow.request(slow.spec(wheel("one", padding=12_000_000))), cancellation=cancellation)
         with ThreadPoolExecutor(1) as threads:
             building = threads.submit(NativeBuilder(slow.settings).build, request, slow.progress())
-            while line.sent_bytes < 200_000 and not building.done():
-                time.sleep(0.01)
+            eventually(lambda: line.sent_bytes >= 200_000 or building.done())
             cancellation.cancel()
             with pytest.raises(CancelledError):
                 building.result(timeout=60)

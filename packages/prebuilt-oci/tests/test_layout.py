@@ -23,6 +23,7 @@ from prebuilt.oci.image import ImageManifest, descriptor_of
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.oci.open import open_repository
 from prebuilt.testing.blobs import push_bytes
+from prebuilt.testing.waiting import eventually
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -420,8 +421,12 @@ def test_killed_while_writing(tmp_path: Path) -> None:
         count = len(layout.tags())
         process = SPAWN.Process(target=_push_for_ever, args=(tmp_path / "layout",))
         process.start()
-        while len(layout.tags()) < count + 2 and (count == 0 or not list(tmp_path.glob("layout/blobs/sha256/.*"))):
-            time.sleep(0.001)
+        eventually(
+            lambda count=count: (
+                len(layout.tags()) >= count + 2 or (count and list(tmp_path.glob("layout/blobs/sha256/.*")))
+            ),
+            every_s=0.001,
+        )
         time.sleep(delay_s)
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)

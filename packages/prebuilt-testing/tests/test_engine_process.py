@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from prebuilt.testing.engines.process import EngineError, free_port, running
+from prebuilt.testing.waiting import eventually_gone
 
 # The server is ready once it runs itself: what binds it to its parent has been told to the kernel by then.
 KILLED = """
@@ -52,10 +52,7 @@ def test_a_server_ends_with_the_tests_that_were_killed(tmp_path: Path):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "log")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == -signal.SIGKILL, done.stderr
-    deadline = time.monotonic() + 30
-    while is_running(int(done.stdout)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually_gone(lambda: is_running(int(done.stdout)))
 
 
 def test_a_server_that_ends_at_once_shows_its_log(tmp_path: Path):

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from prebuilt.testing.engines.aws import OTHER_REGION, Amazon, amazon_cloud
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.python_index import PackageIndex
 from prebuilt.testing.validate import ImageReport, validate
+from prebuilt.testing.waiting import eventually
 
 FLOWS = Path(__file__).parent / "flows"
 BASES = f"{HOST}/bases"
@@ -152,11 +152,7 @@ class Place:
 
     def first_image(self) -> str:
         """Wait for the user's first job; return its image."""
-        deadline_s = time.monotonic() + PATIENCE_S
-        while not (tasks := self.tasks()):
-            assert time.monotonic() < deadline_s
-            time.sleep(0.5)
-        return tasks[0].image
+        return eventually(self.tasks, within_s=PATIENCE_S, every_s=0.5)[0].image
 
     def images(self, machine: str) -> dict[str, str]:
         """Return the image of each step of a state machine as it is deployed now."""
@@ -174,10 +170,12 @@ class Place:
             said += outcome.text
         client = self.amazon.client("stepfunctions")
         (execution,) = client.list_executions(stateMachineArn=self._arn(machine))["executions"]
-        deadline_s = time.monotonic() + PATIENCE_S
-        while (found := client.describe_execution(executionArn=execution["executionArn"]))["status"] == "RUNNING":
-            assert time.monotonic() < deadline_s
-            time.sleep(0.5)
+
+        def ended_execution() -> dict[str, Any] | None:
+            found = client.describe_execution(executionArn=execution["executionArn"])
+            return None if found["status"] == "RUNNING" else found
+
+        found = eventually(ended_execution, within_s=PATIENCE_S, every_s=0.5)
         ended = Outcome(text=str(found), code=found["status"] != "SUCCEEDED", tasks=self.tasks())
         return Deployed(place=self, said=said, execution=ended)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from prebuilt.testing.python_index import IndexedFile, PackageIndex, make_wheel
+from prebuilt.testing.waiting import eventually
 
 pytestmark = [pytest.mark.metaflow, pytest.mark.slow]
 
@@ -144,9 +145,8 @@ class TestCtrlC:
         with in_registry.start(pypi={"fine": "2.32"}) as process:
             said = self.lines_up_to(process, "Task is starting.\n")
             # A deploy reads nothing back: whoever does is the task.
-            while not registry.count("GET", "site/images/blobs"):
-                assert process.poll() is None
-                time.sleep(0.05)
+            eventually(lambda: registry.count("GET", "site/images/blobs") or process.poll() is not None, within_s=300)
+            assert process.poll() is None
             self.interrupted(process)
             rest, _ = process.communicate(timeout=120)
         assert "Workflow interrupted" in rest

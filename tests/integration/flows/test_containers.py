@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from prebuilt.testing.waiting import eventually_gone
+
 pytestmark = [pytest.mark.container, pytest.mark.metaflow, pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 IN_CONTAINER = ("run", "--with", "container")
@@ -116,9 +118,7 @@ def test_ctrl_c_ends_containers(place):
         assert time.monotonic() - before < 150  # of 300 s that the step would wait
         assert "interrupted" in rest
         # Who has ended is taken off the list in a moment.
-        while _is_there(process.pid) and time.monotonic() - before < 200:
-            time.sleep(0.1)
-        assert not _is_there(process.pid)
+        eventually_gone(lambda: _is_there(process.pid))
 
 
 def _is_there(group: int) -> bool:

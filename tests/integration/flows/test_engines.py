@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
@@ -14,6 +13,7 @@ from prebuilt.core.errors import ContainerError
 from prebuilt.core.settings import Settings
 from prebuilt.oci.containers import open_engine
 from prebuilt.testing.engines.podman import podman_storage
+from prebuilt.testing.waiting import eventually_gone
 
 pytestmark = [pytest.mark.metaflow, pytest.mark.slow]
 
@@ -68,7 +68,7 @@ def test_an_eventful_flow_comes_to_its_end(place, client, settings):
     text = "".join(said) + rest
     assert "interrupted" in rest, text
     assert "processors for a step that asks for 500" in text
-    assert _have_ended(settings)
+    eventually_gone(lambda: _containers(settings), every_s=0.2)
 
     wait.unlink()
     resumed = place.run("eventful", "resume", "--with", "container", **settings)
@@ -78,15 +78,7 @@ def test_an_eventful_flow_comes_to_its_end(place, client, settings):
     run = client("EventfulFlow", place)
     assert run.successful
     assert [("timed out" in outcome) for outcome in run["end"].task["outcomes"].data] == [False, True]
-    assert _have_ended(settings)
-
-
-def _have_ended(settings):
-    """Return whether no container is left, soon: an engine removes what was killed when it comes to it."""
-    deadline_s = time.monotonic() + 60
-    while _containers(settings) and time.monotonic() < deadline_s:
-        time.sleep(0.2)
-    return not _containers(settings)
+    eventually_gone(lambda: _containers(settings), every_s=0.2)
 
 
 def _containers(settings):

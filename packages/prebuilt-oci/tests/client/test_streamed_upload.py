@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from prebuilt.oci.client import RegistryRepository
 from prebuilt.oci.growing_blob import GrowingBlob
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.testing.registry import InMemoryRegistry
+from prebuilt.testing.waiting import eventually
 
 HALVES = [random.Random(seed).randbytes((2 << 20) + 17) for seed in (1, 2)]  # noqa: S311 - any bytes that do not repeat
 BLOB = b"".join(HALVES)
@@ -42,14 +42,6 @@ def push(blob: GrowingBlob, repository: RegistryRepository) -> Iterator[Push]:
         blob.give_up()
 
 
-def until(happened: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def arrived(registry: InMemoryRegistry) -> int:
     """Return how many bytes of blobs have come."""
     return sum(request.body_bytes for request in registry.requests)
@@ -72,7 +64,7 @@ def test_it_is_on_its_way_before_it_is_whole(registry: InMemoryRegistry, blob: G
     pushing = push()
     assert registry.requests == []
     blob.write(HALVES[0])
-    until(lambda: arrived(registry) == len(HALVES[0]))
+    eventually(lambda: arrived(registry) == len(HALVES[0]))
     assert not pushing.done()
     blob.write(HALVES[1])
     blob.finish(DESCRIPTOR)
@@ -159,7 +151,7 @@ def test_a_push_ends_with_what_it_waits_for(registry: InMemoryRegistry, blob: Gr
     """A blob that is given up is not pushed, and nothing of it is stored."""
     pushing = push()
     blob.write(HALVES[0])
-    until(lambda: arrived(registry) == len(HALVES[0]))
+    eventually(lambda: arrived(registry) == len(HALVES[0]))
     blob.give_up()
     with pytest.raises(CancelledError):
         pushing.result()

@@ -9,7 +9,6 @@ import os
 import signal
 import tarfile
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +25,7 @@ from prebuilt.oci.containers.image_archive import image_archive
 from prebuilt.oci.containers.image_source import ImageSource
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.testing.tar_image import TarLayer, push_tar_image
+from prebuilt.testing.waiting import eventually
 
 IMAGE = f"host/image@sha256:{'0' * 64}"
 
@@ -103,8 +103,7 @@ def test_a_program_is_stopped_with_what_wanted_it(tmp_path: Path, monkeypatch: p
 
     def interrupt() -> None:
         waits.wait()
-        while not (tmp_path / "began").exists():
-            time.sleep(0.01)
+        eventually((tmp_path / "began").exists)
         os.kill(os.getpid(), signal.SIGINT)
 
     with ThreadPoolExecutor(1) as other, pytest.raises(KeyboardInterrupt):
@@ -161,7 +160,7 @@ def test_signals_wait_for_the_container_to_start(tmp_path: Path, container: Comm
     """The command gets those that came before it could hear, in order; what comes after its end does nothing."""
     for number in (signal.SIGTERM, signal.SIGINT):
         container.send_signal(number)
-    _appears(tmp_path / "asked")
+    eventually((tmp_path / "asked").exists)
     assert not (tmp_path / "sent").exists()
     (tmp_path / "started").touch()
     assert container.wait() == 3
@@ -178,10 +177,3 @@ def test_a_container_that_takes_no_signal_is_removed(
     container.send_signal(signal.SIGINT)
     assert container.wait() == 128 + signal.SIGKILL
     assert (tmp_path / "removed").read_text().startswith("rm --force --volumes metaflow-prebuilt-")
-
-
-def _appears(file: Path) -> None:
-    deadline_s = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < deadline_s, f"no {file.name}"
-        time.sleep(0.01)

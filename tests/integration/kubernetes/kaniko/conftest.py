@@ -23,6 +23,7 @@ from prebuilt.kaniko import KanikoBuildService
 from prebuilt.testing.engines.kubernetes.cluster import KubernetesCluster
 from prebuilt.testing.engines.kubernetes.namespace import Namespace
 from prebuilt.testing.processes import command_lines
+from prebuilt.testing.waiting import eventually, eventually_gone
 
 ROLE = Path(__file__).parents[4] / "docs" / "how-to" / "kaniko-role.yaml"
 RULES: list[dict[str, Any]] = yaml.safe_load(ROLE.read_text())["rules"]
@@ -126,11 +127,14 @@ class User:
         }
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": account}, "spec": spec}
         self.namespace.kubectl("create", "--filename=-", stdin=json.dumps(pod))
-        deadline_s, phase = time.monotonic() + 600, "Pending"
-        while phase in {"Pending", "Running"}:
-            assert time.monotonic() < deadline_s, self.namespace.kubectl("describe", "pod", account)
-            time.sleep(0.5)
+
+        def end() -> str | None:
             phase = self.namespace.kubectl("get", "pod", account, "--output=jsonpath={.status.phase}")
+            return phase if phase in {"Succeeded", "Failed"} else None
+
+        phase = eventually(
+            end, within_s=600, every_s=0.5, said=lambda: self.namespace.kubectl("describe", "pod", account)
+        )
         log = self.namespace.kubectl("logs", account)
         assert phase == "Succeeded", log
         return log
@@ -146,26 +150,22 @@ class User:
         """Act as soon as a line with `word` was said."""
 
         def wait() -> None:
-            deadline_s = time.monotonic() + 600
-            while time.monotonic() < deadline_s and not any(word in line for line in list(self.said)):
-                time.sleep(0.05)
+            eventually(lambda: any(word in line for line in list(self.said)), within_s=600)
             act()
 
         thread = threading.Thread(target=wait)
         thread.start()
         return thread
 
-    @property
-    def left(self) -> str:
-        """What builds left, after the garbage collector had its time."""
-        for _ in range(600):
-            found = self.namespace.kubectl(
-                "get", "jobs,pods,secrets,configmaps", "--output=name", "--selector=metaflow-prebuilt/build"
-            )
-            if not found:
-                return ""
-            time.sleep(0.5)
-        return found
+
+@pytest.fixture
+def await_cleanup(kube_namespace: Namespace) -> Callable[[], None]:
+    """Return what waits until nothing of builds is left in the namespace: its garbage collector takes its time."""
+
+    def left() -> list[str]:
+        return kube_namespace.objects("jobs,pods,secrets,configmaps", "metaflow-prebuilt/build")
+
+    return lambda: eventually_gone(left, within_s=600, every_s=0.5)
 
 
 @pytest.fixture
@@ -174,6 +174,7 @@ def user(
     kube_namespace: Namespace,
     cluster_base: str,
     kaniko_image: str,
+    await_cleanup: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Iterator[User]:
@@ -196,4 +197,4 @@ def user(
     )
     user.may(RULES)
     yield user
-    assert user.left == ""
+    await_cleanup()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,18 +54,6 @@ def deployer(machine: Any, kube_namespace: Namespace, kaniko_image: str, monkeyp
             "METAFLOW_PREBUILT_KANIKO_TIMEOUT": "600",
         },
     )
-
-
-def left(namespace: Namespace) -> str:
-    """Return what builds left in a namespace, after the garbage collector had its time."""
-    for _ in range(600):
-        found = namespace.kubectl(
-            "get", "jobs,pods,secrets,configmaps", "--output=name", "--selector=metaflow-prebuilt/build"
-        )
-        if not found:
-            return ""
-        time.sleep(0.5)
-    return found
 
 
 def check_is_the_same(one: ImageReport, other: ImageReport) -> None:
@@ -134,22 +121,22 @@ def in_google_bucket(
         assert list(client.list_blobs("contexts")) == []
 
 
-def test_image_is_the_native_builders(deployer: Any, kube_namespace: Namespace):
+def test_image_is_the_native_builders(deployer: Any, await_cleanup: Callable[[], None]):
     """Both builders give the same files, the context needs no bucket, and nothing is left in the namespace."""
     one = deployer.report(deployer.bake(NativeBuilder(deployer.settings), "pypi/native", pypi={"talker": ""}))
     image = deployer.bake(KanikoBuildService(deployer.settings), "pypi/kaniko", pypi={"talker": ""})
     check_is_the_same(one, deployer.report(image))
     assert any("Scheduled: " in line for line in deployer.said)
-    assert left(kube_namespace) == ""
+    await_cleanup()
 
 
-def test_mixed_image_is_the_native_builders(in_bucket: Any, kube_namespace: Namespace):
+def test_mixed_image_is_the_native_builders(in_bucket: Any, await_cleanup: Callable[[], None]):
     """So they do for packages of conda and PyPI together, whose context waits in a bucket."""
     asked: dict[str, Any] = {"conda": {"greeter": "1.0", "large": ""}, "pypi": {"talker": "", "hefty": ""}}
     one = in_bucket.report(in_bucket.bake(NativeBuilder(in_bucket.settings), "mixed/native", **asked))
     image = in_bucket.bake(KanikoBuildService(in_bucket.settings), "mixed/kaniko", **asked)
     check_is_the_same(one, in_bucket.report(image))
-    assert left(kube_namespace) == ""
+    await_cleanup()
 
 
 @pytest.mark.skipif(XY != "3.11", reason="the tools of the stage are those of this Python, and Debian's is 3.11")

@@ -25,8 +25,9 @@ from prebuilt.oci.containers import ContainerRun, Engine, Mount, open_engine
 from prebuilt.oci.layout import LayoutRepository
 from prebuilt.testing.engines.process import EngineError
 from prebuilt.testing.mounts import mounted_below
-from prebuilt.testing.processes import command_lines
+from prebuilt.testing.processes import command_lines, commands_with
 from prebuilt.testing.tar_image import TarLayer, busybox_layer, push_tar_image
+from prebuilt.testing.waiting import eventually, eventually_gone
 
 Shell = Callable[..., tuple[int, str, str]]
 """Runs a line of shell; returns exit code, standard output and standard error."""
@@ -193,7 +194,7 @@ class ContainerEngineContract:
         run = ContainerRun(image=image, command=("sleep", "60"), env={"TOKEN": "s3cr3t-of-a-run"})
         container = engine.start(run)
         try:
-            assert not [line for _, line in command_lines() if "s3cr3t-of-a-run" in " ".join(line)]
+            assert not commands_with("s3cr3t-of-a-run")
         finally:
             container.kill()
 
@@ -292,7 +293,7 @@ class ContainerEngineContract:
     def test_kill_ends_it(self, engine: Engine, image: str) -> None:
         """A killed container is gone when `kill` returns, and can be killed again."""
         container = engine.start(ContainerRun(image=image, command=("sleep", _long(2))))
-        _eventually(lambda: bool(_running(_long(2))))
+        eventually(lambda: _running(_long(2)))
         container.kill()
         container.kill()
         assert not _running(_long(2))
@@ -334,13 +335,13 @@ class ContainerEngineContract:
         with _caller(
             engine_name, folder, image, ("sh", "-c", f"/bin/sleep {_long(4)} & echo ready; exec /bin/sleep {_long(4)}")
         ) as process:
-            _eventually(lambda: len(_running(_long(4))) >= 2)  # noqa: PLR2004
+            eventually(lambda: len(_running(_long(4))) >= 2)  # noqa: PLR2004
             process.kill()
             process.communicate(timeout=60)
-        _eventually(lambda: not _running(_long(4)))
-        _eventually(lambda: not mounted_below(folder))
-        _eventually(lambda: not self.leftovers())
-        _eventually(lambda: not list((folder / "tmp").iterdir()))
+        eventually_gone(lambda: _running(_long(4)))
+        eventually_gone(lambda: mounted_below(folder))
+        eventually_gone(self.leftovers)
+        eventually_gone(lambda: list((folder / "tmp").iterdir()))
 
 
 @contextlib.contextmanager
@@ -369,10 +370,3 @@ def _long(number: int) -> str:
 def _running(argument: str) -> list[list[str]]:
     """Return the processes called ``sleep`` with this argument; busybox has its shell not call its own so, but /bin/sleep."""
     return [line for _, line in command_lines() if line in (["sleep", argument], ["/bin/sleep", argument])]
-
-
-def _eventually(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not come true in time"
-        time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,3 +16,9 @@ def command_lines() -> Iterator[tuple[int, list[str]]]:
             continue
         if line:
             yield int(path.parent.name), line.decode(errors="replace").removesuffix("\0").split("\0")
+
+
+def commands_with(text: str) -> list[str]:
+    """Return the command lines of other processes than this one that have `text` in them."""
+    lines = ((pid, " ".join(line)) for pid, line in command_lines())
+    return [line for pid, line in lines if text in line and pid != os.getpid()]

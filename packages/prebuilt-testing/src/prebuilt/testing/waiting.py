@@ -8,11 +8,17 @@ from typing import TypeVar
 
 Seen = TypeVar("Seen")
 
-_LOOK_S = 0.02
 
-
-def eventually(look: Callable[[], Seen], *, within_s: float = 60.0, said: Callable[[], object] | None = None) -> Seen:
+def eventually(
+    look: Callable[[], Seen],
+    *,
+    within_s: float = 60.0,
+    every_s: float = 0.02,
+    said: Callable[[], object] | None = None,
+) -> Seen:
     """Look again and again until there is something (what `look` returns is true); return it.
+
+    A look that starts a program should be made only `every_s` half a second.
 
     Raises:
         AssertionError: There was nothing within `within_s` seconds; it tells what `said` returns.
@@ -21,11 +27,11 @@ def eventually(look: Callable[[], Seen], *, within_s: float = 60.0, said: Callab
     while not (seen := look()):
         if time.monotonic() > deadline_s:
             raise AssertionError(f"nothing within {within_s:g} s{'' if said is None else f': {said()}'}")
-        time.sleep(_LOOK_S)
+        time.sleep(every_s)
     return seen
 
 
-def eventually_gone(look: Callable[[], object], *, within_s: float = 60.0) -> None:
+def eventually_gone(look: Callable[[], object], *, within_s: float = 60.0, every_s: float = 0.02) -> None:
     """Look again and again until there is nothing (what `look` returns is false): what is killed takes its time.
 
     Raises:
@@ -37,4 +43,4 @@ def eventually_gone(look: Callable[[], object], *, within_s: float = 60.0) -> No
         left[:] = [look()]
         return not left[0]
 
-    eventually(is_gone, within_s=within_s, said=lambda: f"there is still {left[0]!r}")
+    eventually(is_gone, within_s=within_s, every_s=every_s, said=lambda: f"there is still {left[0]!r}")

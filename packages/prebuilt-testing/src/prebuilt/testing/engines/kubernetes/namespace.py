@@ -35,6 +35,10 @@ class Namespace:
         """Return what ``kubectl`` prints, as the administrator, in this namespace."""
         return self.cluster.kubectl(f"--namespace={self.name}", *arguments, stdin=stdin)
 
+    def objects(self, kinds: str, selector: str) -> list[str]:
+        """Return ``kind/name`` of each object of `kinds`, separated by commas, that has the labels of `selector`."""
+        return self.kubectl("get", kinds, "--output=name", f"--selector={selector}").split()
+
     def account(self, name: str, rules: Sequence[Mapping[str, Any]]) -> Path:
         """Make a service account that may do what `rules` say, as a Role has them; return the kubeconfig of a user who is it."""
         metadata = {"metadata": {"name": name}}
