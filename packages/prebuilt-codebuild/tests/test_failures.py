@@ -15,7 +15,7 @@ from prebuilt.core.errors import BuildError, CancelledError, SettingError
 from prebuilt.core.tree import BytesContent
 from prebuilt.testing.amazon_codebuild import RemoteBuild, succeed
 from prebuilt.testing.amazon_ecr import ACCOUNT, REGION
-from prebuilt.testing.waiting import eventually
+from prebuilt.testing.waiting import eventually, eventually_gone
 
 Make = Callable[..., BuildRequest]
 
@@ -328,10 +328,12 @@ def test_a_build_is_followed_through_transient_errors(
     gate.breaks(operation, fault, times=8)
 
     def host(build: RemoteBuild) -> None:
-        build.enter("BUILD")
-        while gate.faults[operation]:
+        def go_on() -> object:
             build.write("a line")
-            time.sleep(0.05)
+            return gate.faults[operation]
+
+        build.enter("BUILD")
+        eventually_gone(go_on, every_s=0.05)
         build.write("the last line")
         build.end()
 

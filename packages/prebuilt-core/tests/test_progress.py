@@ -80,7 +80,7 @@ def test_on_a_terminal_seconds_pass_while_nothing_is_said(monkeypatch: pytest.Mo
     image = TerminalProgress(stream, width=lambda: 40).image("a")
     image.state("building")
     seconds = re.compile(r"a: building \([1-9]\d* s\)")  # a machine that stalls may never draw the first one
-    eventually(lambda: seconds.search(stream.getvalue()))
+    eventually(lambda: seconds.search(stream.getvalue()), said=stream.getvalue)
     image.done("pushed")
     drawn = stream.getvalue()
     time.sleep(0.2)

@@ -356,7 +356,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _tell(story: Story, cluster: FakeCluster, job: Json) -> None:
     with contextlib.suppress(_GoneError):
-        story(cluster, job)
+        try:
+            story(cluster, job)
+        except AssertionError as error:
+            cluster.fail_job(job, "StoryFailed", str(error))  # who waits for the Job is not to wait for ever
+            raise
 
 
 class _Server(ThreadingHTTPServer):

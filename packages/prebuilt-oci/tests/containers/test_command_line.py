@@ -102,7 +102,7 @@ def test_a_program_is_stopped_with_what_wanted_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tool_process, "_wait", note_wait)
 
     def interrupt() -> None:
-        waits.wait()
+        assert waits.wait(60)
         eventually((tmp_path / "began").exists)
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -64,7 +64,7 @@ class TestRootless(ContainerEngineContract):
             return wait(container)
 
         def ring() -> None:
-            waits.wait()
+            assert waits.wait(60)
             os.kill(os.getpid(), signal.SIGALRM)
 
         def give_up(*_: object) -> None:

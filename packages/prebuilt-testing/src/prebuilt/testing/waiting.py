@@ -8,17 +8,23 @@ from typing import TypeVar
 
 Seen = TypeVar("Seen")
 
+_LOOK_S = 0.02
+
 
 def eventually(
-    look: Callable[[], Seen],
+    look: Callable[[], Seen | None],
     *,
     within_s: float = 60.0,
-    every_s: float = 0.02,
+    every_s: float = _LOOK_S,
     said: Callable[[], object] | None = None,
 ) -> Seen:
     """Look again and again until there is something (what `look` returns is true); return it.
 
-    A look that starts a program should be made only `every_s` half a second.
+    Args:
+        look: Sees nothing at first.
+        within_s: How long to wait.
+        every_s: How long to pause between looks: longer where a look starts a program, which others could use the processor for.
+        said: What the error tells.
 
     Raises:
         AssertionError: There was nothing within `within_s` seconds; it tells what `said` returns.
@@ -31,8 +37,13 @@ def eventually(
     return seen
 
 
-def eventually_gone(look: Callable[[], object], *, within_s: float = 60.0, every_s: float = 0.02) -> None:
+def eventually_gone(look: Callable[[], object], *, within_s: float = 60.0, every_s: float = _LOOK_S) -> None:
     """Look again and again until there is nothing (what `look` returns is false): what is killed takes its time.
+
+    Args:
+        look: Sees what is to go.
+        within_s: How long to wait.
+        every_s: How long to pause between looks.
 
     Raises:
         AssertionError: Something was there after `within_s` seconds; it tells what.
