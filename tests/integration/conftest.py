@@ -56,6 +56,7 @@ from prebuilt.testing.engines.registry import distribution_registry
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import Tree
 from prebuilt.testing.installed_wheel import installed_wheel
+from prebuilt.testing.mounts import mounts_with
 from prebuilt.testing.processes import commands_with
 from prebuilt.testing.python_index import PackageIndex, make_wheel
 from prebuilt.testing.validate import ImageReport, inspect_image, validate
@@ -480,7 +481,7 @@ def _left_of(cluster: KubernetesCluster) -> Iterator[str]:
     """Yield what a cluster that has stopped left on the machine."""
     folder = str(cluster.folder)
     yield from commands_with(folder)
-    yield from (line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line)
+    yield from mounts_with(folder)
     cgroups = Path("/sys/fs/cgroup")
     yield from (str(path) for path in (cgroups / "kubepods", *cgroups.glob("*/kubepods")) if path.exists())
     program = find_program("iptables-save", brought_by="apt-get install iptables")

@@ -17,6 +17,7 @@ from prebuilt.testing.engines.machine_image import import_registry_image
 from prebuilt.testing.engines.process import EngineError
 from prebuilt.testing.engines.wanted import wanted_engine
 from prebuilt.testing.image_tree import Tree
+from prebuilt.testing.mounts import mounts_with
 from prebuilt.testing.processes import commands_with
 from prebuilt.testing.served import serving_http
 from prebuilt.testing.waiting import eventually, eventually_gone
@@ -42,12 +43,14 @@ class Hello(BaseHTTPRequestHandler):
 def traces(docker: Docker) -> list[str]:
     """Return the processes, mounts, network links and rules that are an engine's."""
     folder = str(Path(docker.host.removeprefix("unix://")).parent)
-    commands = commands_with(folder)
-    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line]
     rules = subprocess.run(["iptables-save"], check=True, capture_output=True, text=True).stdout.splitlines()
     links = [path.name for path in Path("/sys/class/net").iterdir()]
     own = [docker.bridge.name, str(docker.bridge.address.network)] if docker.bridge else []
-    return [*commands, *mounts, *(line for line in [*rules, *links] if any(name in line for name in own))]
+    return [
+        *commands_with(folder),
+        *mounts_with(folder),
+        *(line for line in [*rules, *links] if any(name in line for name in own)),
+    ]
 
 
 @pytest.mark.parametrize("builder", BUILDERS)

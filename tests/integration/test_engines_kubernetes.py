@@ -42,12 +42,12 @@ def run_pod(kube_namespace: Namespace, busybox: str) -> RunPod:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "one-"}, "spec": spec}
         created = json.loads(kube_namespace.kubectl("create", "--output=json", "-f-", stdin=json.dumps(pod)))
         name = created["metadata"]["name"]
-
-        def end() -> str | None:
-            phase = kube_namespace.kubectl("get", "pod", name, "--output=jsonpath={.status.phase}")
-            return phase if phase in {"Succeeded", "Failed"} else None
-
-        ended = eventually(end, within_s=300, every_s=0.2, said=lambda: kube_namespace.kubectl("describe", "pod", name))
+        ended = eventually(
+            lambda: kube_namespace.ended_phase(name),
+            within_s=300,
+            every_s=0.2,
+            said=lambda: kube_namespace.kubectl("describe", "pod", name),
+        )
         return ended, kube_namespace.kubectl("logs", name)
 
     return run

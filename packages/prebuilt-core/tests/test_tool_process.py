@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from prebuilt.core.build_service import Cancellation
 from prebuilt.core.errors import CancelledError, EngineError
 from prebuilt.core.tool_process import ask_tool, run_tool
+from prebuilt.testing.processes import is_running
 from prebuilt.testing.waiting import eventually_gone
 
 _DEAF = "trap '' TERM; echo ready; sleep 60 & sleep 60"
@@ -25,15 +25,6 @@ _DEAF = "trap '' TERM; echo ready; sleep 60 & sleep 60"
 
 def _sh(script: str) -> list[str]:
     return ["/bin/sh", "-c", script]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return not state.startswith("Z")
 
 
 def test_lines_arrive_as_they_come() -> None:
@@ -85,7 +76,7 @@ def test_a_check_stops_it() -> None:
 
     with pytest.raises(CancelledError, match="enough"):
         run_tool(_sh("echo $$; sleep 60"), output=said.append, check=check)
-    assert not _is_alive(int(said[0]))
+    assert not is_running(int(said[0]))
 
 
 def test_environment_is_given() -> None:
@@ -111,7 +102,7 @@ def test_cancelled_command_stops(script: str, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(CancelledError):
         run_tool(_sh(f"echo $$; {script}"), output=hear, check=cancellation.check)
     assert time.monotonic() - began_s < 40
-    eventually_gone(lambda: _is_alive(pids[0]))
+    eventually_gone(lambda: is_running(pids[0]))
 
 
 def test_cancelled_before_it_starts(tmp_path: Path) -> None:
@@ -166,7 +157,7 @@ def test_children_that_stay_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prebuilt.core.tool_process._PATIENCE_S", 0.3)
     said: list[str] = []
     assert run_tool(_sh("sleep 60 & echo $!"), output=said.append) == 0
-    eventually_gone(lambda: _is_alive(int(said[0])))
+    eventually_gone(lambda: is_running(int(said[0])))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -189,7 +180,7 @@ def test_nothing_stays_when_we_are_stopped(number: signal.Signals, tmp_path: Pat
         assert client.stdout is not None
         pid = int(client.stdout.readline())
         client.send_signal(number)
-    eventually_gone(lambda: _is_alive(pid))
+    eventually_gone(lambda: is_running(pid))
     eventually_gone(lambda: list(tmp_path.iterdir()))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,6 +22,7 @@ import yaml
 
 from prebuilt.core.build_service import BuildRequest
 from prebuilt.core.tree import BytesContent
+from prebuilt.testing.clock import Clock
 from prebuilt.testing.plain_request import plain_request
 from prebuilt.testing.served import serving
 from prebuilt.testing.user_settings import forget_user_settings
@@ -43,21 +45,6 @@ def _moment(at_s: float | None = None) -> str:
 
 class _GoneError(Exception):
     """What a story is about was deleted meanwhile, or nobody looks at it any more: it is over."""
-
-
-@dataclass
-class Clock:
-    """A clock that stands still until a story lets time pass, so that none is lost on a busy machine.
-
-    Attributes:
-        now_s: The time.
-    """
-
-    now_s: float = 0.0
-
-    def monotonic(self) -> float:
-        """Return the time, as the module of the standard library does."""
-        return self.now_s
 
 
 @dataclass
@@ -424,7 +411,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
 @pytest.fixture
 def clock(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock by which Jobs are waited for; it goes when a story has :meth:`FakeCluster.let_pass`."""
-    monkeypatch.setattr("prebuilt.kaniko.watch.time", cluster.clock)
+    monkeypatch.setattr("prebuilt.kaniko.watch.time", SimpleNamespace(monotonic=cluster.clock))
     return cluster.clock
 
 

@@ -18,6 +18,7 @@ import pytest
 from prebuilt.core.errors import BuildError, CancelledError
 from prebuilt.lock.bytecode import BytecodeCompiler
 from prebuilt.lock.interpreter import find_interpreter
+from prebuilt.testing.processes import is_running
 from prebuilt.testing.waiting import eventually, eventually_gone
 
 OWN = "{}.{}".format(*sys.version_info)
@@ -183,18 +184,7 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path):
         child = int(parent.stdout.readline())
         parent.kill()
     try:
-        eventually_gone(lambda: _is_running(child))
+        eventually_gone(lambda: is_running(child))
     except AssertionError:
         os.kill(child, signal.SIGKILL)
         raise
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:  # it went just now, or this is no Linux: the next look tells
-        return True

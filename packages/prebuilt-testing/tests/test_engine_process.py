@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from prebuilt.testing.engines.process import EngineError, free_port, running
+from prebuilt.testing.processes import is_running
 from prebuilt.testing.waiting import eventually_gone
 
 # The server is ready once it runs itself: what binds it to its parent has been told to the kernel by then.
@@ -25,14 +26,6 @@ with running(["sh", "-c", "echo up; exec sleep 60"], log=log, ready=lambda: log.
     print(server.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def is_running(pid: int) -> bool:
-    """Return whether a process is there and no zombie."""
-    try:
-        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_a_server_is_stopped_after_the_body(tmp_path: Path):

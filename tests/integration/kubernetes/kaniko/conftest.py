@@ -127,13 +127,11 @@ class User:
         }
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": account}, "spec": spec}
         self.namespace.kubectl("create", "--filename=-", stdin=json.dumps(pod))
-
-        def end() -> str | None:
-            phase = self.namespace.kubectl("get", "pod", account, "--output=jsonpath={.status.phase}")
-            return phase if phase in {"Succeeded", "Failed"} else None
-
         phase = eventually(
-            end, within_s=600, every_s=0.5, said=lambda: self.namespace.kubectl("describe", "pod", account)
+            lambda: self.namespace.ended_phase(account),
+            within_s=600,
+            every_s=0.5,
+            said=lambda: self.namespace.kubectl("describe", "pod", account),
         )
         log = self.namespace.kubectl("logs", account)
         assert phase == "Succeeded", log

@@ -22,3 +22,15 @@ def commands_with(text: str) -> list[str]:
     """Return the command lines of other processes than this one that have `text` in them."""
     lines = ((pid, " ".join(line)) for pid, line in command_lines())
     return [line for pid, line in lines if text in line and pid != os.getpid()]
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there and no zombie, which is told from others on Linux only."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # it went just now, or this is no Linux
+        return not Path("/proc/self").exists()

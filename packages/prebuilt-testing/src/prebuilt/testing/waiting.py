@@ -48,10 +48,11 @@ def eventually_gone(look: Callable[[], object], *, within_s: float = 60.0, every
     Raises:
         AssertionError: Something was there after `within_s` seconds; it tells what.
     """
-    left: list[object] = []
+    left: object = None
 
     def is_gone() -> bool:
-        left[:] = [look()]
-        return not left[0]
+        nonlocal left
+        left = look()
+        return not left
 
-    eventually(is_gone, within_s=within_s, every_s=every_s, said=lambda: f"there is still {left[0]!r}")
+    eventually(is_gone, within_s=within_s, every_s=every_s, said=lambda: f"there is still {left!r}")

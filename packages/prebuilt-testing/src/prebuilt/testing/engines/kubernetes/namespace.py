@@ -39,6 +39,11 @@ class Namespace:
         """Return ``kind/name`` of each object of `kinds`, separated by commas, that has the labels of `selector`."""
         return self.kubectl("get", kinds, "--output=name", f"--selector={selector}").split()
 
+    def ended_phase(self, pod: str) -> str | None:
+        """Return the phase in which a pod has ended, or None while it has not."""
+        phase = self.kubectl("get", "pod", pod, "--output=jsonpath={.status.phase}")
+        return phase if phase in {"Succeeded", "Failed"} else None
+
     def account(self, name: str, rules: Sequence[Mapping[str, Any]]) -> Path:
         """Make a service account that may do what `rules` say, as a Role has them; return the kubeconfig of a user who is it."""
         metadata = {"metadata": {"name": name}}
